@@ -1,0 +1,133 @@
+// Package git reads what a run needs to know about a work tree: the commit, the
+// branch, whether the tree is clean, and which paths differ from another
+// commit. It never writes to a repository and never runs a git binary or hook.
+package git
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sort"
+
+	"github.com/go-git/go-git/v5"
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/object"
+	"github.com/go-git/go-git/v5/utils/merkletrie"
+)
+
+// ErrNone says that a directory is not inside a git work tree, or that the
+// repository has no commit yet.
+var ErrNone = errors.New("not a git work tree with a commit")
+
+// Tree is an opened work tree.
+type Tree struct {
+	Root   string // absolute path of the work tree's top
+	Commit string // hex object id of HEAD
+	Ref    string // "refs/heads/main"; empty when HEAD is detached
+	repo   *git.Repository
+}
+
+// Open finds the work tree that holds dir. It returns ErrNone outside one.
+func Open(dir string) (*Tree, error) {
+	repo, err := git.PlainOpenWithOptions(dir, &git.PlainOpenOptions{DetectDotGit: true, EnableDotGitCommonDir: true})
+	if errors.Is(err, git.ErrRepositoryNotExists) {
+		return nil, ErrNone
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open the git repository of %s: %w", dir, err)
+	}
+	wt, err := repo.Worktree()
+	if errors.Is(err, git.ErrIsBareRepository) {
+		return nil, ErrNone
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open the work tree of %s: %w", dir, err)
+	}
+	head, err := repo.Head()
+	if errors.Is(err, plumbing.ErrReferenceNotFound) {
+		return nil, ErrNone
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read HEAD of %s: %w", wt.Filesystem.Root(), err)
+	}
+	t := &Tree{Root: wt.Filesystem.Root(), Commit: head.Hash().String(), repo: repo}
+	if head.Name().IsBranch() || head.Name().IsTag() {
+		t.Ref = head.Name().String()
+	}
+	return t, nil
+}
+
+// Dirty reports whether anything under the work tree differs from the commit:
+// a changed, staged or untracked file that no ignore rule covers.
+func (t *Tree) Dirty(ctx context.Context) (bool, error) {
+	wt, err := t.repo.Worktree()
+	if err != nil {
+		return false, fmt.Errorf("open the work tree %s: %w", t.Root, err)
+	}
+	status, err := wt.StatusWithOptions(git.StatusOptions{Strategy: git.Empty})
+	if err != nil {
+		return false, fmt.Errorf("compare %s with its commit: %w", t.Root, err)
+	}
+	if err := ctx.Err(); err != nil {
+		return false, context.Cause(ctx)
+	}
+	return !status.IsClean(), nil
+}
+
+// Changed lists the slash-separated paths that differ between revision base and
+// HEAD, sorted, both names of a rename included.
+func (t *Tree) Changed(ctx context.Context, base string) ([]string, error) {
+	from, err := t.tree(base)
+	if err != nil {
+		return nil, err
+	}
+	to, err := t.tree(t.Commit)
+	if err != nil {
+		return nil, err
+	}
+	changes, err := object.DiffTreeWithOptions(ctx, from, to, &object.DiffTreeOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("compare %s with %s: %w", base, t.Commit, err)
+	}
+	seen := map[string]bool{}
+	for _, c := range changes {
+		action, err := c.Action()
+		if err != nil {
+			return nil, fmt.Errorf("compare %s with %s: %w", base, t.Commit, err)
+		}
+		if action != merkletrie.Insert {
+			seen[c.From.Name] = true
+		}
+		if action != merkletrie.Delete {
+			seen[c.To.Name] = true
+		}
+	}
+	paths := make([]string, 0, len(seen))
+	for p := range seen {
+		paths = append(paths, p)
+	}
+	sort.Strings(paths)
+	return paths, nil
+}
+
+func (t *Tree) tree(revision string) (*object.Tree, error) {
+	hash, err := t.repo.ResolveRevision(plumbing.Revision(revision))
+	if err != nil {
+		return nil, fmt.Errorf("no commit %q in %s: %w; fetch it, or name another base", revision, t.Root, err)
+	}
+	commit, err := t.repo.CommitObject(*hash)
+	if err != nil {
+		return nil, fmt.Errorf("read commit %s: %w", hash, err)
+	}
+	return commit.Tree()
+}
+
+// Rel gives path as the repository names it: slash-separated, relative to Root.
+func (t *Tree) Rel(path string) (string, error) {
+	rel, err := filepath.Rel(t.Root, path)
+	if err != nil {
+		return "", fmt.Errorf("%s is not inside %s: %w", path, t.Root, err)
+	}
+	return filepath.ToSlash(rel), nil
+}
