@@ -1,0 +1,72 @@
+# slipway: `make help` says what there is. Every target but help and clean first
+# installs the system packages it needs (.ci/setup), and only those missing.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# A tree without git (an unpacked archive) still builds; its binaries say so.
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.0.0-dev)
+COMMIT  := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+LDFLAGS := -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+
+# libseccomp is C. The helpers that need it are linked statically: they run in
+# any image and on any distribution. slipway itself and the agent have no C.
+SECCOMP_TAGS := seccomp netgo osusergo
+STATIC := CGO_ENABLED=1 go build -trimpath -buildvcs=false -tags "$(SECCOMP_TAGS)"
+PURE   := CGO_ENABLED=0 go build -trimpath -buildvcs=false
+
+# What `make test` insists on: where one is missing the test fails instead of skipping.
+REQUIRE := all
+
+TOOL := go tool -modfile=.ci/tools/go.mod
+
+.PHONY: help build demo test check bench soak release clean setup-% binaries helpers
+
+help: ## say what the targets do
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+
+build: setup-build binaries ## build slipway and its helpers into bin/
+
+binaries: helpers
+	$(PURE) -ldflags "$(LDFLAGS)" -o bin/slipway ./cmd/slipway
+
+helpers:
+	$(STATIC) -ldflags "$(LDFLAGS) -extldflags -static" -o bin/slipway-sandbox ./cmd/slipway-sandbox
+	$(PURE) -ldflags "-s -w" -o bin/slipway-agent ./cmd/slipway-agent
+	$(STATIC) -ldflags "-s -w -extldflags -static" -o bin/slipway-runc github.com/opencontainers/runc
+
+demo: setup-examples binaries ## build, then run the pipeline of examples/hello (root: $SLIPWAY_ROOT)
+	examples/bases hello
+	bin/slipway run pipeline examples/hello
+
+test: setup-test binaries ## run every test, as CI does: race detector on, nothing skipped
+	examples/bases --fetch all
+	SLIPWAY_REQUIRE=$(REQUIRE) go test -race -tags seccomp -timeout 30m ./...
+
+check: setup-check ## format, lint, vet, tidiness of go.mod, floors
+	$(TOOL) golangci-lint run --build-tags seccomp ./...
+	$(TOOL) golangci-lint fmt --diff
+	go vet -tags seccomp ./...
+	go mod tidy -diff
+	go test ./internal/floors
+
+bench: setup-bench binaries ## measure slipway against docker and podman on this machine (internal/bench)
+	internal/bench/run
+
+soak: setup-test binaries ## the long trials, with full counts: kills, races, fuzzing (hours)
+	examples/bases --fetch all
+	SLIPWAY_SOAK=1 SLIPWAY_REQUIRE=$(REQUIRE) go test -race -tags seccomp -timeout 6h -p 1 ./...
+	.ci/fuzz $(FUZZTIME)
+
+release: setup-build helpers ## one file that needs no other: bin/release/slipway
+	mkdir -p bin/release cmd/slipway/helpers
+	cp bin/slipway-sandbox bin/slipway-agent bin/slipway-runc cmd/slipway/helpers/
+	$(PURE) -tags embed -ldflags "-s -w $(LDFLAGS)" -o bin/release/slipway ./cmd/slipway
+	cd bin/release && sha256sum slipway > slipway.sha256
+
+clean: ## remove what make built; stores and base images stay
+	rm -rf bin
+	rm -f cmd/slipway/helpers/slipway-*
+
+setup-%:
+	@.ci/setup $*
