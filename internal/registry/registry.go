@@ -1,0 +1,201 @@
+// Package registry carries images over slipway's border: out of files into the
+// store (OpenFile), out of the store into files (ExportLayout, ExportArchive),
+// and between the store and registries (Push, Resolve, Copy).
+//
+// Bytes are never rewritten on the way: what leaves has the digest that was
+// asked for, and every blob is checked against its digest while it is copied.
+//
+// It refuses to know the store: it sees it only through Blobs. It refuses tags
+// where an image's identity matters, reads no environment variables of its own
+// and keeps nothing between calls. Pulling base images is BuildKit's work, not
+// this package's.
+package registry
+
+import (
+	"bytes"
+	"context"
+	_ "crypto/sha512" // registers the second algorithm that the image spec allows
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Blobs opens one blob of a store by its descriptor; the caller closes it. Only
+// Digest and Size need be right. A blob that is not there is an error that
+// satisfies errors.Is(err, fs.ErrNotExist) where the store can tell.
+type Blobs func(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error)
+
+// maxDocument bounds manifests, indexes and configs, which are read into
+// memory: containerd and Docker Hub draw the line at 4 and 8 MiB.
+const maxDocument = 8 << 20
+
+// maxDepth bounds indexes within indexes; nothing real goes beyond two.
+const maxDepth = 8
+
+// Docker's names for what the image spec took over. The bytes are the same.
+const (
+	typeDockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
+	typeDockerList     = "application/vnd.docker.distribution.manifest.list.v2+json"
+)
+
+func isIndex(mediaType string) bool {
+	return mediaType == ocispec.MediaTypeImageIndex || mediaType == typeDockerList
+}
+
+func isManifest(mediaType string) bool {
+	return mediaType == ocispec.MediaTypeImageManifest || mediaType == typeDockerManifest
+}
+
+// walk calls visit for desc and everything under it, once per digest, a
+// manifest before its config and layers. doc is the document of an index or
+// manifest, nil for any other blob, which is not opened.
+func walk(ctx context.Context, blobs Blobs, desc ocispec.Descriptor, visit func(d ocispec.Descriptor, doc []byte) error) error {
+	return walkSeen(ctx, blobs, desc, visit, map[digest.Digest]bool{}, 0)
+}
+
+func walkSeen(ctx context.Context, blobs Blobs, desc ocispec.Descriptor, visit func(ocispec.Descriptor, []byte) error, seen map[digest.Digest]bool, depth int) error {
+	if seen[desc.Digest] {
+		return nil
+	}
+	seen[desc.Digest] = true
+	if depth > maxDepth {
+		return fmt.Errorf("%s: indexes nested more than %d deep; this is not an image slipway can carry", desc.Digest, maxDepth)
+	}
+	if !isIndex(desc.MediaType) && !isManifest(desc.MediaType) {
+		return visit(desc, nil)
+	}
+	doc, err := document(ctx, blobs, desc)
+	if err != nil {
+		return err
+	}
+	children, err := childrenOf(desc, doc)
+	if err != nil {
+		return err
+	}
+	if err := visit(desc, doc); err != nil {
+		return err
+	}
+	for _, c := range children {
+		if err := walkSeen(ctx, blobs, c, visit, seen, depth+1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// childrenOf parses the document of an index or manifest. The document's own
+// mediaType must agree with the descriptor's: a document that reads both ways
+// would mean different images to different tools (CVE-2021-41190).
+func childrenOf(desc ocispec.Descriptor, doc []byte) ([]ocispec.Descriptor, error) {
+	var m struct {
+		MediaType string               `json:"mediaType"`
+		Config    *ocispec.Descriptor  `json:"config"`
+		Layers    []ocispec.Descriptor `json:"layers"`
+		Manifests []ocispec.Descriptor `json:"manifests"`
+	}
+	if err := json.Unmarshal(doc, &m); err != nil {
+		return nil, fmt.Errorf("%s is not a readable %s: %w", desc.Digest, desc.MediaType, err)
+	}
+	if m.MediaType != "" && m.MediaType != desc.MediaType {
+		return nil, fmt.Errorf("%s calls itself %q but is listed as %q; make the image again with a current tool", desc.Digest, m.MediaType, desc.MediaType)
+	}
+	var all []ocispec.Descriptor
+	switch index := isIndex(desc.MediaType); {
+	case index && (m.Config != nil || m.Layers != nil), !index && m.Manifests != nil:
+		return nil, fmt.Errorf("%s holds both an index and a manifest; make the image again with a current tool", desc.Digest)
+	case index:
+		all = m.Manifests
+	case m.Config == nil:
+		return nil, fmt.Errorf("manifest %s names no config; it is not an image", desc.Digest)
+	default:
+		all = append([]ocispec.Descriptor{*m.Config}, m.Layers...)
+	}
+	for _, c := range all {
+		if err := checkDescriptor(c); err != nil {
+			return nil, fmt.Errorf("%s: %w", desc.Digest, err)
+		}
+	}
+	return all, nil
+}
+
+func checkDescriptor(d ocispec.Descriptor) error {
+	if err := d.Digest.Validate(); err != nil {
+		return fmt.Errorf("%q is not a digest: %w", d.Digest, err)
+	}
+	if d.Size < 0 {
+		return fmt.Errorf("%s has the size %d", d.Digest, d.Size)
+	}
+	return nil
+}
+
+// document reads a whole small blob and checks it.
+func document(ctx context.Context, blobs Blobs, d ocispec.Descriptor) ([]byte, error) {
+	if d.Size > maxDocument {
+		return nil, fmt.Errorf("%s %s claims %d bytes; slipway reads such documents up to %d", d.MediaType, d.Digest, d.Size, maxDocument)
+	}
+	r, err := openVerified(ctx, blobs, d)
+	if err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	b.Grow(int(min(d.Size, 64<<10)))
+	_, err = b.ReadFrom(r)
+	return b.Bytes(), errors.Join(err, r.Close())
+}
+
+// openVerified opens a blob whose reader fails where the bytes are not d's.
+func openVerified(ctx context.Context, blobs Blobs, d ocispec.Descriptor) (io.ReadCloser, error) {
+	if err := checkDescriptor(d); err != nil {
+		return nil, err
+	}
+	r, err := blobs(ctx, d)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("blob %s is missing: %w; fetch or build the image again", d.Digest, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("blob %s: %w", d.Digest, err)
+	}
+	return &verified{ctx: ctx, r: r, want: d, sum: d.Digest.Algorithm().Hash(), left: d.Size}, nil
+}
+
+// verified passes a blob's bytes on and turns the end into an error when size
+// or digest are wrong, so that no consumer can mistake a damaged blob for a
+// whole one. ctx is the context of the one copy that it lives for.
+type verified struct {
+	ctx  context.Context
+	r    io.ReadCloser
+	want ocispec.Descriptor
+	sum  hash.Hash
+	left int64
+}
+
+func (v *verified) Read(p []byte) (int, error) {
+	if err := v.ctx.Err(); err != nil {
+		return 0, context.Cause(v.ctx)
+	}
+	n, err := v.r.Read(p)
+	v.left -= int64(n)
+	_, _ = v.sum.Write(p[:n]) // a hash never fails
+	if v.left < 0 {
+		return 0, fmt.Errorf("blob %s is damaged: longer than its %d bytes; fetch or build the image again", v.want.Digest, v.want.Size)
+	}
+	ended := errors.Is(err, io.EOF)
+	if ended && v.left > 0 {
+		return n, fmt.Errorf("blob %s is damaged: %d of its %d bytes are missing; fetch or build the image again", v.want.Digest, v.left, v.want.Size)
+	}
+	// As soon as the last byte is read: some consumers count bytes and never see EOF.
+	if v.left == 0 && (n > 0 || ended) {
+		if got := digest.NewDigestFromBytes(v.want.Digest.Algorithm(), v.sum.Sum(nil)); got != v.want.Digest {
+			return n, fmt.Errorf("blob %s is damaged: its bytes have the digest %s; fetch or build the image again", v.want.Digest, got)
+		}
+	}
+	return n, err
+}
+
+func (v *verified) Close() error { return v.r.Close() }
