@@ -39,7 +39,7 @@ func check(files []source) []string {
 				checkForeign(f, path, say)
 			}
 		}
-		if at != commands && at != harness && !f.test {
+		if at != commands && at != harness && !f.test && environmentAllowed[f.file] == "" {
 			for _, name := range f.environment {
 				say("%s: os.%s: the environment is read in cmd and handed down", f.file, name)
 			}

@@ -1,0 +1,2 @@
+. /lib/log.sh
+log "42"

@@ -1,0 +1,2 @@
+# log WORD...: one line with the program's name before it.
+log() { echo "${0##*/}: $*"; }

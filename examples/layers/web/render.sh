@@ -1,0 +1,2 @@
+. /lib/log.sh
+log "<p>welcome</p>"
