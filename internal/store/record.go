@@ -2,6 +2,9 @@ package store
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -69,7 +72,7 @@ func (s *Store) Input(dir, task string) (Input, bool) {
 }
 
 func inputName(dir, task string) string {
-	return keyed(basesDir, digest.FromString(dir+"\x00"+task))
+	return keyed(inputsDir, digest.FromString(dir+"\x00"+task))
 }
 
 // PutTest records a passed test under key.
@@ -102,3 +105,32 @@ func keyed(dir string, key digest.Digest) string {
 	hex := strings.ReplaceAll(key.Encoded(), "/", "_")
 	return filepath.Join(dir, hex[:min(2, len(hex))], hex)
 }
+
+// Base is an image that Dockerfiles may stand on, as it was when imported.
+type Base struct {
+	Digest digest.Digest
+	Config json.RawMessage // of the machine's platform
+}
+
+// PutBase records what a reference was imported as.
+func (s *Store) PutBase(ref string, b Base) error { return s.put(baseName(ref), b, false) }
+
+// Base gives what PutBase recorded.
+func (s *Store) Base(ref string) (Base, bool) {
+	var b Base
+	ok := s.get(baseName(ref), &b)
+	return b, ok
+}
+
+// DropBase forgets a reference.
+func (s *Store) DropBase(ref string) error {
+	if s.readOnly {
+		return errReadOnly
+	}
+	if err := os.Remove(filepath.Join(s.dir, baseName(ref))); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("forget the base %s: %w", ref, err)
+	}
+	return nil
+}
+
+func baseName(ref string) string { return keyed(basesDir, digest.FromString(ref)) }

@@ -70,13 +70,12 @@ type Test struct {
 
 // JUnit sums up the reports a test left under /out.
 type JUnit struct {
-	Tests    int           `json:"tests"`
-	Failures int           `json:"failures"`
-	Errors   int           `json:"errors"`
-	Skipped  int           `json:"skipped"`
-	Failed   []FailedCase  `json:"failed,omitempty"`
-	Problems []string      `json:"problems,omitempty"` // reports that could not be read, and why
-	Time     time.Duration `json:"-"`
+	Tests    int          `json:"tests"`
+	Failures int          `json:"failures"`
+	Errors   int          `json:"errors"`
+	Skipped  int          `json:"skipped"`
+	Failed   []FailedCase `json:"failed,omitempty"`
+	Problems []string     `json:"problems,omitempty"` // reports that could not be read, and why
 }
 
 // FailedCase is one test case that failed.

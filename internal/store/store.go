@@ -26,7 +26,7 @@ type Store struct {
 // Open prepares the records under root, making directories where missing.
 func Open(root string) (*Store, error) {
 	s := &Store{dir: root}
-	for _, d := range []string{runsDir, testsDir, buildsDir, stepsDir, basesDir} {
+	for _, d := range []string{runsDir, testsDir, buildsDir, stepsDir, inputsDir, basesDir} {
 		if err := os.MkdirAll(filepath.Join(root, d), 0o700); err != nil {
 			return nil, fmt.Errorf("prepare the records: %w; give a writable directory with --root", err)
 		}
@@ -42,6 +42,7 @@ const (
 	testsDir  = "records/tests"
 	buildsDir = "records/builds"
 	stepsDir  = "records/steps"
+	inputsDir = "records/inputs"
 	basesDir  = "records/bases"
 )
 
