@@ -29,28 +29,28 @@ const (
 
 // Event is what asked for a run: a webhook, or a person at a shell.
 type Event struct {
-	Kind    EventKind
-	Repo    string   // clone URL or directory
-	Ref     string   // "refs/heads/main", "refs/tags/v1", "refs/pull/7/head"; empty when unknown
-	Base    string   // target branch of a pull request, without refs/heads/
-	Commit  string   // hex object id; empty outside git
-	Dirty   bool     // the tree differs from Commit
-	Trusted bool     // false for a fork's pull request
-	Changed []string // slash-separated paths that differ from the event's base; nil when unknown
+	Kind    EventKind `json:"kind,omitzero"`
+	Repo    string    `json:"repo,omitzero"`    // clone URL or directory
+	Ref     string    `json:"ref,omitzero"`     // "refs/heads/main", "refs/tags/v1", "refs/pull/7/head"; empty when unknown
+	Base    string    `json:"base,omitzero"`    // target branch of a pull request, without refs/heads/
+	Commit  string    `json:"commit,omitzero"`  // hex object id; empty outside git
+	Dirty   bool      `json:"dirty,omitzero"`   // the tree differs from Commit
+	Trusted bool      `json:"trusted,omitzero"` // false for a fork's pull request
+	Changed []string  `json:"changed,omitzero"` // slash-separated paths that differ from the event's base; nil when unknown
 }
 
 // Build says how one image is built. Every path is relative to the pipeline file's directory.
 type Build struct {
-	Context            string            // directory, slash-separated, inside the repository
-	Dockerfile         string            // relative to Context; "Dockerfile" by default
-	Target             string            // stage; empty is the last
-	Args               map[string]string // build arguments
-	Labels             map[string]string
-	AdditionalContexts map[string]string // name → "image:NAME", directory, or "docker-image://REF"
-	Platforms          []string          // "linux/amd64"; empty is the machine's own
-	Secrets            []string          // names looked up in the secrets given to the run
-	SSH                []string          // "default" or "id=path"
-	NoCache            bool
+	Context            string            `json:"context,omitzero"`    // directory, slash-separated, inside the repository
+	Dockerfile         string            `json:"dockerfile,omitzero"` // relative to Context; "Dockerfile" by default
+	Target             string            `json:"target,omitzero"`     // stage; empty is the last
+	Args               map[string]string `json:"args,omitzero"`       // build arguments
+	Labels             map[string]string `json:"labels,omitzero"`
+	AdditionalContexts map[string]string `json:"additional_contexts,omitzero"` // name → "image:NAME", directory, or "docker-image://REF"
+	Platforms          []string          `json:"platforms,omitzero"`           // "linux/amd64"; empty is the machine's own
+	Secrets            []string          `json:"secrets,omitzero"`             // names looked up in the secrets given to the run
+	SSH                []string          `json:"ssh,omitzero"`                 // "default" or "id=path"
+	NoCache            bool              `json:"no_cache,omitzero"`
 }
 
 // Network is how far a test's sandbox reaches.
@@ -65,36 +65,36 @@ const (
 
 // Resources are the limits of one sandbox. Zero fields take the runner's defaults.
 type Resources struct {
-	CPUs   float64 // cores
-	Memory int64   // bytes, swap included
-	Pids   int64
-	Disk   int64 // bytes the writable layer may hold
+	CPUs   float64 `json:"cpus,omitzero"`   // cores
+	Memory int64   `json:"memory,omitzero"` // bytes, swap included
+	Pids   int64   `json:"pids,omitzero"`
+	Disk   int64   `json:"disk,omitzero"` // bytes the writable layer may hold
 }
 
 // Volume is one mount of a test or service, in Compose's short form.
 type Volume struct {
-	Source   string // "./dir" (bind, relative to the pipeline file) or a named volume
-	Target   string // absolute path in the sandbox
-	ReadOnly bool
+	Source   string `json:"source,omitzero"` // "./dir" (bind, relative to the pipeline file) or a named volume
+	Target   string `json:"target,omitzero"` // absolute path in the sandbox
+	ReadOnly bool   `json:"read_only,omitzero"`
 }
 
 // Test is one command run inside the exact image.
 type Test struct {
-	Name        string
-	Command     []string          // argv; the string form of .ci.yml becomes ["/bin/sh", "-c", s]
-	Entrypoint  []string          // nil: the command runs as it is, without the image's entrypoint
-	Environment map[string]string // over the image's own
-	Network     Network
-	Volumes     []Volume
-	Secrets     []string
-	Services    []string
-	User        string // over the image's own
-	WorkingDir  string // over the image's own
-	Timeout     time.Duration
-	Retry       int
-	Resources   Resources
-	JUnit       []string // paths under /out, globs allowed
-	NoCache     bool     // `cache: false`: never reuse a result
+	Name        string            `json:"name,omitzero"`
+	Command     []string          `json:"command,omitzero"`     // argv; the string form of .ci.yml becomes ["/bin/sh", "-c", s]
+	Entrypoint  []string          `json:"entrypoint,omitzero"`  // nil: the command runs as it is, without the image's entrypoint
+	Environment map[string]string `json:"environment,omitzero"` // over the image's own
+	Network     Network           `json:"network,omitzero"`
+	Volumes     []Volume          `json:"volumes,omitzero"`
+	Secrets     []string          `json:"secrets,omitzero"`
+	Services    []string          `json:"services,omitzero"`
+	User        string            `json:"user,omitzero"`        // over the image's own
+	WorkingDir  string            `json:"working_dir,omitzero"` // over the image's own
+	Timeout     time.Duration     `json:"timeout,omitzero"`
+	Retry       int               `json:"retry,omitzero"`
+	Resources   Resources         `json:"resources,omitzero"`
+	JUnit       []string          `json:"junit,omitzero"`    // paths under /out, globs allowed
+	NoCache     bool              `json:"no_cache,omitzero"` // `cache: false`: never reuse a result
 }
 
 // Kind of a task.
@@ -108,23 +108,23 @@ const (
 
 // Task is one node of a Plan.
 type Task struct {
-	ID     string // "api", "api/unit", with a matrix "api[python=3.12]", "api[python=3.12]/unit"; unique in the plan
-	Kind   Kind
-	Image  string            // name under `images`
-	Matrix map[string]string // nil without a matrix
-	Needs  []int             // indexes of earlier tasks only: a cycle cannot be written down
-	Build  *Build            // of a BuildTask, interpolated
-	Test   *Test             // of a TestTask, interpolated
-	Skip   string            // why the event does not run it ("paths: nothing under api/ changed"); empty: it runs
+	ID     string            `json:"id,omitzero"` // "api", "api/unit", with a matrix "api[python=3.12]", "api[python=3.12]/unit"; unique in the plan
+	Kind   Kind              `json:"kind,omitzero"`
+	Image  string            `json:"image,omitzero"`  // name under `images`
+	Matrix map[string]string `json:"matrix,omitzero"` // nil without a matrix
+	Needs  []int             `json:"needs,omitzero"`  // indexes of earlier tasks only: a cycle cannot be written down
+	Build  *Build            `json:"build,omitzero"`  // of a BuildTask, interpolated
+	Test   *Test             `json:"test,omitzero"`   // of a TestTask, interpolated
+	Skip   string            `json:"skip,omitzero"`   // why the event does not run it ("paths: nothing under api/ changed"); empty: it runs
 }
 
 // Plan is a pipeline expanded for one event, topologically ordered.
 type Plan struct {
-	Tasks        []Task
-	Services     map[string]Service // those the tasks use, interpolated
-	Volumes      map[string]VolumeSeed
-	Environments []string      // paths of environment files, as written
-	Digest       digest.Digest // of the canonical JSON of everything above
+	Tasks        []Task                `json:"tasks,omitzero"`
+	Services     map[string]Service    `json:"services,omitzero"` // those the tasks use, interpolated
+	Volumes      map[string]VolumeSeed `json:"volumes,omitzero"`
+	Environments []string              `json:"environments,omitzero"` // paths of environment files, as written
+	Digest       digest.Digest         `json:"digest,omitzero"`       // of the canonical JSON of everything above
 }
 
 // State of a task or run. A failed test is a state, not an error.

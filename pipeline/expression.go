@@ -1,0 +1,186 @@
+package pipeline
+
+import (
+	"iter"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// scope is what ${{ }} can see at a place.
+type scope struct {
+	matrix  map[string]string // nil: no matrix here
+	event   *Event            // nil: not known yet, a value that uses it is left unread
+	lenient bool              // matrix values are not known yet either
+	never   string            // not empty: no expressions here, and why
+}
+
+var (
+	expressionRegexp = regexp.MustCompile(`\$?\$\{\{`)
+	termRegexp       = regexp.MustCompile(`^\s*([A-Za-z_][A-Za-z0-9_-]*)\.([A-Za-z0-9_][A-Za-z0-9_.-]*)\s*$`)
+)
+
+// eventTerms are the names under "event.".
+var eventTerms = []string{"ref", "commit", "branch", "tag", "kind"}
+
+func (e *Event) term(name string) string {
+	switch name {
+	case "ref":
+		return e.Ref
+	case "commit":
+		return e.Commit
+	case "branch":
+		return e.branch()
+	case "tag":
+		return e.tag()
+	case "kind":
+		return string(e.Kind)
+	}
+	return ""
+}
+
+// branch is the branch pushed to, or the target of a pull request.
+func (e *Event) branch() string {
+	if e.Kind == PullRequest {
+		return e.Base
+	}
+	name, found := strings.CutPrefix(e.Ref, "refs/heads/")
+	if !found {
+		return ""
+	}
+	return name
+}
+
+func (e *Event) tag() string {
+	name, found := strings.CutPrefix(e.Ref, "refs/tags/")
+	if !found {
+		return ""
+	}
+	return name
+}
+
+// text is a scalar's text with its expressions filled in. known is false where
+// a value is not there yet, or was reported as wrong: the caller then returns
+// its zero value and says nothing. filled tells that an expression took part, so
+// that "${{ matrix.retries }}" may be a number although YAML calls it text.
+func (d *decoder) text(n *node) (text string, filled, known bool) {
+	if !strings.Contains(n.text, "${{") {
+		return n.text, false, true
+	}
+	var out strings.Builder
+	known = true
+	for rest := n.text; ; {
+		found := expressionRegexp.FindStringIndex(rest)
+		if found == nil {
+			out.WriteString(rest)
+			return out.String(), filled, known
+		}
+		out.WriteString(rest[:found[0]])
+		if found[1]-found[0] == len("$${{") {
+			out.WriteString("${{")
+			rest = rest[found[1]:]
+			continue
+		}
+		term, after, closed := strings.Cut(rest[found[1]:], "}}")
+		if !closed {
+			d.report(n.at, `%q has no "}}"; close the expression, or write $${{ for the text itself`, shorten(rest[found[0]:]))
+			return "", true, false
+		}
+		value, ok := d.value(n, term)
+		known = known && ok
+		out.WriteString(value)
+		filled, rest = true, after
+	}
+}
+
+// value is what the term between ${{ and }} stands for.
+func (d *decoder) value(n *node, term string) (string, bool) {
+	if d.scope.never != "" {
+		d.report(n.at, "${{%s}} cannot stand here: %s", shorten(term), d.scope.never)
+		return "", false
+	}
+	match := termRegexp.FindStringSubmatch(term)
+	if match == nil {
+		d.report(n.at, "${{%s}} is not an expression; write ${{ matrix.NAME }} or ${{ event.%s }}", shorten(term), strings.Join(eventTerms, "|"))
+		return "", false
+	}
+	switch root, name := match[1], match[2]; root {
+	case "matrix":
+		return d.matrixValue(n, name)
+	case "event":
+		if !slices.Contains(eventTerms, name) {
+			d.report(n.at, "event has no %q%s", name, suggestion(name, eventTerms))
+			return "", false
+		}
+		if d.scope.event == nil {
+			return "", false
+		}
+		return d.scope.event.term(name), true
+	case "secrets", "secret":
+		d.report(n.at, "secrets are never text of the pipeline; list the name under secrets and read it in the test")
+	case "env", "vars", "github", "inputs", "needs", "steps", "runner":
+		d.report(n.at, "%q is not known here; expressions see matrix and event only", root)
+	default:
+		d.report(n.at, "%q is not known here; expressions see matrix and event only%s", root, suggestion(root, []string{"matrix", "event"}))
+	}
+	return "", false
+}
+
+func (d *decoder) matrixValue(n *node, name string) (string, bool) {
+	if d.scope.lenient {
+		return "", false
+	}
+	if value, ok := d.scope.matrix[name]; ok {
+		return value, true
+	}
+	switch {
+	case len(d.scope.matrix) == 0:
+		d.report(n.at, "matrix.%s has no value: no matrix here; give the image a matrix with that key", name)
+	default:
+		known := slices.Collect(maps.Keys(d.scope.matrix))
+		d.report(n.at, "matrix.%s has no value for %s%s", name, variant(d.scope.matrix), suggestion(name, known))
+	}
+	return "", false
+}
+
+// expressions are the terms between ${{ and }} anywhere in n.
+func (n *node) expressions() iter.Seq[string] {
+	return func(yield func(string) bool) { n.eachExpression(map[*node]bool{}, yield) }
+}
+
+func (n *node) eachExpression(seen map[*node]bool, yield func(string) bool) bool {
+	if seen[n] {
+		return true
+	}
+	seen[n] = true
+	for _, item := range n.items {
+		if !item.eachExpression(seen, yield) {
+			return false
+		}
+	}
+	for _, p := range n.pairs {
+		if !p.value.eachExpression(seen, yield) {
+			return false
+		}
+	}
+	rest := n.text
+	for {
+		found := expressionRegexp.FindStringIndex(rest)
+		if found == nil {
+			return true
+		}
+		term, after, closed := strings.Cut(rest[found[1]:], "}}")
+		if !closed {
+			return true
+		}
+		if found[1]-found[0] == len("${{") {
+			rest = after
+			if !yield(term) {
+				return false
+			}
+		} else {
+			rest = rest[found[1]:]
+		}
+	}
+}

@@ -1,0 +1,84 @@
+package pipeline
+
+// Pipeline is a checked .ci.yml. It is a value: nothing changes it after Parse,
+// and several goroutines may expand it.
+type Pipeline struct {
+	Name         string   // of the file, as errors name it
+	When         When     // the pipeline's own; each image may narrow it
+	Environments []string // paths of environment files, as written
+	images       []*image
+	services     []entry[*node]
+	volumes      []entry[volumeFile]
+
+	serviceNames []string
+	serviceUses  map[string]map[string]bool // the matrix keys a service's definition uses
+}
+
+// image is one entry under images.
+type image struct {
+	entry[imageFile]
+	variants []map[string]string // one nil map without a matrix
+	lenient  bool                // the matrix is wrong: its values are not known
+}
+
+// Parse reads a .ci.yml. name is the file's name for errors. The error is an
+// Errors with everything that is wrong, including what only shows when the
+// matrix is expanded; values that depend on the event are checked by Expand.
+func Parse(name string, data []byte) (*Pipeline, error) {
+	errs := newProblems(name)
+	root := load(data, errs)
+	if root == nil {
+		return nil, errs.err()
+	}
+	left := maxValues
+	d := &decoder{errs: errs, left: &left, scope: scope{never: noExpression}}
+	f := fileCodec.decode(d, root)
+	p := &Pipeline{Name: name, When: f.when, services: f.services, volumes: f.volumes}
+	for _, e := range f.environments {
+		p.Environments = append(p.Environments, e.value)
+	}
+	for _, e := range f.images {
+		before := len(errs.list)
+		img := &image{entry: e}
+		img.variants = e.value.matrix.variants(d.under("images").under(e.name))
+		if len(errs.list) > before || len(img.variants) == 0 {
+			img.variants, img.lenient = []map[string]string{nil}, true
+		}
+		p.images = append(p.images, img)
+	}
+	p.serviceNames, p.serviceUses = names(p.services), p.findServiceUses()
+	p.check(d, f)
+	x := newExpansion(p, nil, errs, left)
+	x.run()
+	x.unusedServices()
+	if err := errs.err(); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// image is the image of that name, or nil.
+func (p *Pipeline) image(name string) *image {
+	for _, img := range p.images {
+		if img.name == name {
+			return img
+		}
+	}
+	return nil
+}
+
+func names[V any](entries []entry[V]) []string {
+	out := make([]string, len(entries))
+	for i, e := range entries {
+		out[i] = e.name
+	}
+	return out
+}
+
+func (p *Pipeline) imageNames() []string {
+	out := make([]string, len(p.images))
+	for i, img := range p.images {
+		out[i] = img.name
+	}
+	return out
+}

@@ -1,0 +1,85 @@
+package pipeline
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Problem is one thing wrong in a file a user wrote, at its place.
+type Problem struct {
+	File    string `json:"file"`
+	Line    int    `json:"line"`   // 1-based
+	Column  int    `json:"column"` // 1-based, in characters
+	Message string `json:"message"`
+}
+
+func (p Problem) String() string {
+	return fmt.Sprintf("%s:%d:%d: %s", p.File, p.Line, p.Column, p.Message)
+}
+
+// Errors is everything found wrong in a file, in the file's order. Parse,
+// Expand and ParseEnvironment return no other error; errors.As finds it.
+type Errors []Problem
+
+// Error gives one problem a line.
+func (e Errors) Error() string {
+	lines := make([]string, len(e))
+	for i, p := range e {
+		lines[i] = p.String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// maxProblems keeps a file that is wrong everywhere readable.
+const maxProblems = 50
+
+// position is a place in the file, 1-based.
+type position struct{ line, column int }
+
+// problems collects what is wrong. The same words at the same place are said
+// once, because a matrix decodes the same lines for each combination.
+type problems struct {
+	file string
+	list []Problem
+	seen map[Problem]bool
+	full bool
+}
+
+func newProblems(file string) *problems {
+	return &problems{file: file, seen: map[Problem]bool{}}
+}
+
+func (p *problems) add(at position, format string, args ...any) {
+	at.line, at.column = max(at.line, 1), max(at.column, 1)
+	problem := Problem{File: p.file, Line: at.line, Column: at.column, Message: fmt.Sprintf(format, args...)}
+	if p.seen[problem] {
+		return
+	}
+	if len(p.list) == maxProblems {
+		p.full = true
+		return
+	}
+	p.seen[problem] = true
+	p.list = append(p.list, problem)
+}
+
+// err is nil when nothing was added.
+func (p *problems) err() error {
+	if len(p.list) == 0 {
+		return nil
+	}
+	list := slices.Clone(p.list)
+	slices.SortStableFunc(list, func(a, b Problem) int {
+		if a.Line != b.Line {
+			return a.Line - b.Line
+		}
+		return a.Column - b.Column
+	})
+	if p.full {
+		last := list[len(list)-1]
+		last.Message = fmt.Sprintf("more than %d problems; mend these first", maxProblems)
+		list = append(list, last)
+	}
+	return Errors(list)
+}
