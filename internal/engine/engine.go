@@ -1,0 +1,105 @@
+// Package engine is the conductor: it carries one Event through its Plan. It
+// decides what waits for what, what may be reused, what is tried again and what
+// the whole came to. It refuses to know how an image is built or a test is run:
+// those are funcs that cmd fills in.
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/rs/zerolog"
+
+	"slipway/internal/store"
+	"slipway/pipeline"
+)
+
+// Engine conducts runs. Every field but Log must be set; the zero Parallel is 1.
+type Engine struct {
+	Build    func(context.Context, BuildRequest) (Built, error)
+	Test     func(context.Context, TestRequest, io.Writer) (pipeline.Result, error)
+	Inputs   func(ctx context.Context, task pipeline.Task, bases map[string]digest.Digest) (Inputs, error)
+	Explain  func(before, after json.RawMessage) string
+	Fixtures func(context.Context, pipeline.Test) (digest.Digest, error) // of the host directories a test mounts
+	Store    *store.Store
+	Progress func(pipeline.Progress)
+	Parallel int // tasks at once
+	Log      zerolog.Logger
+}
+
+// BuildRequest asks for one image.
+type BuildRequest struct {
+	Task     pipeline.Task
+	Bases    map[string]pipeline.Image // images of this pipeline by the name "image:NAME" gives them
+	NoCache  bool
+	Progress func(pipeline.Progress)
+}
+
+// Built is what a build came to. A Dockerfile that fails is a value here; the
+// error beside it means that slipway failed.
+type Built struct {
+	Image     pipeline.Image
+	Platforms map[string]store.Platform // of a multi-platform image
+	Cached    bool                      // no step ran
+	Failure   string                    // the user's failure, told in full; empty when built
+}
+
+// TestRequest asks for one attempt at one test.
+type TestRequest struct {
+	Run     string
+	Task    pipeline.Task
+	Image   pipeline.Image
+	Attempt int    // from 1
+	Out     string // host directory that receives what the test leaves in /out
+}
+
+// Inputs identify what an image is made from, without making it.
+type Inputs struct {
+	Key     digest.Digest   // of the image: equal keys give equal digests
+	Steps   []digest.Digest // of every build step
+	Unknown string          // why the key may still change: a base tag that may have moved
+	Raw     json.RawMessage // for Explain
+}
+
+// Options of one run.
+type Options struct {
+	ID         string // store.NewRunID
+	Dir        string // of the pipeline file, absolute
+	RerunTests bool
+	NoCache    bool // and RerunTests
+	// Event is asked when all tasks have ended: whether a tree is clean may take
+	// longer to find out than the run.
+	Event func() (pipeline.Event, error)
+}
+
+// ErrNotBuiltYet marks a plan that asks for what this version cannot do.
+var ErrNotBuiltYet = errors.New("not built yet")
+
+// own says how often slipway tries again after a failure of its own.
+const own = 2
+
+// Run carries an event through its plan and records what came of it. The user's failures
+// are in the record; an error means the record itself could not be made. When
+// ctx is cancelled the run stops, and what was done so far is recorded.
+func (e *Engine) Run(ctx context.Context, plan pipeline.Plan, opt Options) (store.Run, error) {
+	if err := Supported(plan); err != nil {
+		return store.Run{}, err
+	}
+	c := newConductor(e, plan, opt)
+	started := time.Now()
+	c.conduct(ctx)
+	ev, err := opt.Event()
+	if err != nil {
+		return store.Run{}, err
+	}
+	run := store.Run{
+		ID: opt.ID, Dir: opt.Dir, Commit: ev.Commit, Ref: ev.Ref, Dirty: ev.Dirty, Plan: plan.Digest.String(),
+		Started: started.UTC(), Duration: time.Since(started).Milliseconds(), Images: c.images(),
+	}
+	run.State, run.Reason = c.verdict(ctx)
+	return run, e.Store.PutRun(run)
+}

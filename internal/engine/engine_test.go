@@ -1,0 +1,269 @@
+package engine_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"slipway/internal/engine"
+	"slipway/internal/store"
+	"slipway/pipeline"
+)
+
+// bench is an engine whose builds and tests are written down instead of done.
+type bench struct {
+	*engine.Engine
+	mu    sync.Mutex
+	did   []string
+	tests map[string][]any // task → what each attempt gives: a pipeline.Result or an error
+	fails map[string]any   // task → why its build fails: a string (the user's) or an error
+	salt  string           // part of every image's inputs
+}
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	s, err := store.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bench{tests: map[string][]any{}, fails: map[string]any{}}
+	b.Engine = &engine.Engine{
+		Build: b.build, Test: b.test, Inputs: b.inputs, Store: s, Parallel: 4, Progress: func(pipeline.Progress) {},
+		Explain:  func(before, after json.RawMessage) string { return fmt.Sprintf("%s became %s", before, after) },
+		Fixtures: func(context.Context, pipeline.Test) (digest.Digest, error) { return digest.FromString("fixtures"), nil },
+	}
+	return b
+}
+
+func (b *bench) note(s string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.did = append(b.did, s)
+}
+
+func (b *bench) build(_ context.Context, r engine.BuildRequest) (engine.Built, error) {
+	b.note("build " + r.Task.ID)
+	switch why := b.fails[r.Task.ID].(type) {
+	case string:
+		return engine.Built{Failure: why}, nil
+	case error:
+		return engine.Built{}, why
+	}
+	image := pipeline.Image{Repository: r.Task.Image, Descriptor: ocispec.Descriptor{Digest: digest.FromString(r.Task.ID + b.salt)}}
+	return engine.Built{Image: image}, nil
+}
+
+func (b *bench) inputs(_ context.Context, task pipeline.Task, _ map[string]digest.Digest) (engine.Inputs, error) {
+	key := digest.FromString("inputs of " + task.ID + b.salt)
+	raw, err := json.Marshal(b.salt)
+	return engine.Inputs{Key: key, Steps: []digest.Digest{key}, Raw: raw}, err
+}
+
+func (b *bench) test(ctx context.Context, r engine.TestRequest, out io.Writer) (pipeline.Result, error) {
+	b.note("test " + r.Task.ID)
+	if err := ctx.Err(); err != nil {
+		return pipeline.Result{State: pipeline.Canceled}, nil
+	}
+	fmt.Fprintln(out, "hello")
+	if queue := b.tests[r.Task.ID]; r.Attempt <= len(queue) {
+		switch x := queue[r.Attempt-1].(type) {
+		case error:
+			return pipeline.Result{State: pipeline.Error}, x
+		case pipeline.Result:
+			return x, nil
+		}
+	}
+	return pipeline.Result{State: pipeline.Passed}, nil
+}
+
+func (b *bench) run(t *testing.T, yaml string, opt engine.Options) store.Run {
+	t.Helper()
+	b.did = nil
+	opt.ID, opt.Dir = store.NewRunID(time.Now()), "/src"
+	opt.Event = func() (pipeline.Event, error) { return pipeline.Event{Commit: "abc"}, nil }
+	run, err := b.Engine.Run(t.Context(), plan(t, yaml), opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return run
+}
+
+func plan(t *testing.T, yaml string) pipeline.Plan {
+	t.Helper()
+	p, err := pipeline.Parse(".ci.yml", []byte(yaml))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, err := p.Expand(pipeline.Event{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return plan
+}
+
+const two = `version: 1
+images:
+  base: {build: base}
+  web:
+    build: {context: web, additional_contexts: {base: "image:base"}}
+    tests:
+      unit: {command: [unit], retry: 1}
+      it: {command: [it], needs: [unit]}
+`
+
+var failed = pipeline.Result{State: pipeline.Failed, ExitCode: 3, Reason: "exit code 3"}
+
+func TestRunStates(t *testing.T) {
+	broke := errors.New("sandbox broke")
+	tests := []struct {
+		name  string
+		tests map[string][]any
+		fails map[string]any
+		state pipeline.State
+		unit  string // state/attempts/flaky
+		it    string
+		did   int
+	}{
+		{name: "green", state: "passed", unit: "passed/1/false", it: "passed/1/false", did: 4},
+		{name: "flaky", tests: map[string][]any{"web/unit": {failed}}, state: "passed", unit: "passed/2/true", it: "passed/1/false", did: 5},
+		{name: "failed", tests: map[string][]any{"web/unit": {failed, failed}}, state: "failed", unit: "failed/2/false", it: "skipped/0/false", did: 4},
+		{name: "slipway's own failure is tried again and is not flaky", tests: map[string][]any{"web/unit": {broke, broke}}, state: "passed", unit: "passed/3/false", it: "passed/1/false", did: 6},
+		{name: "slipway fails for good", tests: map[string][]any{"web/unit": {broke, broke, broke}}, state: "error", unit: "error/3/false", it: "skipped/0/false", did: 5},
+		{name: "own failure, then the user's", tests: map[string][]any{"web/unit": {broke, failed}}, state: "passed", unit: "passed/3/true", it: "passed/1/false", did: 6},
+		{name: "Dockerfile fails", fails: map[string]any{"web": "step 2 failed"}, state: "failed", unit: "skipped/0/false", it: "skipped/0/false", did: 2},
+		{name: "builder breaks", fails: map[string]any{"web": broke}, state: "error", unit: "skipped/0/false", it: "skipped/0/false", did: 4},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			b := newBench(t)
+			for k, v := range tt.tests {
+				b.tests[k] = v
+			}
+			for k, v := range tt.fails {
+				b.fails[k] = v
+			}
+			run := b.run(t, two, engine.Options{})
+			web := run.Images[1]
+			got := func(x store.Test) string { return fmt.Sprintf("%s/%d/%v", x.State, x.Attempts, x.Flaky) }
+			if run.State != tt.state || got(web.Tests[0]) != tt.unit || got(web.Tests[1]) != tt.it || len(b.did) != tt.did {
+				t.Errorf("run %s, unit %s, it %s after %v; want %s, %s, %s after %d", run.State, got(web.Tests[0]), got(web.Tests[1]), b.did, tt.state, tt.unit, tt.it, tt.did)
+			}
+			if recorded, err := b.Store.Run(run.ID); err != nil || recorded.State != run.State {
+				t.Errorf("the record says %s, %v", recorded.State, err)
+			}
+		})
+	}
+}
+
+func TestReuse(t *testing.T) {
+	b := newBench(t)
+	first := b.run(t, two, engine.Options{})
+	again := b.run(t, two, engine.Options{})
+	if slices.ContainsFunc(b.did, func(s string) bool { return strings.HasPrefix(s, "test") }) {
+		t.Errorf("tests ran again: %v", b.did)
+	}
+	if got := again.Images[1].Tests[0]; got.ReusedFrom != first.ID || got.State != pipeline.Passed {
+		t.Errorf("unit = %+v; want it reused from %s", got, first.ID)
+	}
+	for name, c := range map[string]struct {
+		yaml string
+		opt  engine.Options
+		salt string
+		want int
+	}{
+		"--rerun-tests":      {two, engine.Options{RerunTests: true}, "", 2},
+		"--no-cache":         {two, engine.Options{NoCache: true}, "", 2},
+		"another image":      {two, engine.Options{}, "x", 2},
+		"another command":    {strings.Replace(two, "[unit], retry", "[unit2], retry", 1), engine.Options{}, "", 1},
+		"internet":           {strings.Replace(two, "[unit], retry", "[unit], network: internet, retry", 1), engine.Options{}, "", 1},
+		"cache: false":       {strings.Replace(two, "[unit], retry", "[unit], cache: false, retry", 1), engine.Options{}, "", 1},
+		"nothing is changed": {two, engine.Options{}, "", 0},
+	} {
+		b.salt = c.salt
+		b.run(t, c.yaml, c.opt)
+		n := 0
+		for _, did := range b.did {
+			if strings.HasPrefix(did, "test") {
+				n++
+			}
+		}
+		if n != c.want {
+			t.Errorf("%s: %d tests ran, want %d: %v", name, n, c.want, b.did)
+		}
+	}
+}
+
+func TestAFlakyPassIsNotReused(t *testing.T) {
+	b := newBench(t)
+	b.tests["web/unit"] = []any{failed}
+	b.run(t, two, engine.Options{})
+	run := b.run(t, two, engine.Options{})
+	if run.Images[1].Tests[0].ReusedFrom != "" {
+		t.Error("a flaky pass was reused")
+	}
+}
+
+func TestForecastAgreesWithRun(t *testing.T) {
+	b := newBench(t)
+	forecast := func() string {
+		cast, err := b.Forecast(t.Context(), plan(t, two), engine.Options{Dir: "/src"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var s []string
+		for _, im := range cast.Images {
+			s = append(s, im.State)
+			for _, x := range im.Tests {
+				s = append(s, x.State)
+			}
+		}
+		return strings.Join(s, " ")
+	}
+	for _, step := range []struct {
+		name, want string
+		do         func()
+	}{
+		{"never built", "build build run run", func() {}},
+		{"built", "cached cached reused reused", func() { b.run(t, two, engine.Options{}) }},
+		{"changed", "build build run run", func() { b.salt = "new" }},
+		{"pruned", "build build run run", func() { b.salt = ""; b.Store.Pruned() }},
+	} {
+		step.do()
+		if got := forecast(); got != step.want {
+			t.Errorf("%s: %s; want %s", step.name, got, step.want)
+		}
+	}
+}
+
+func TestCancel(t *testing.T) {
+	b := newBench(t)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	stop := errors.New("the user said stop")
+	inner := b.Engine.Test
+	b.Engine.Test = func(c context.Context, r engine.TestRequest, w io.Writer) (pipeline.Result, error) {
+		cancel(stop)
+		return inner(ctx, r, w)
+	}
+	run, err := b.Engine.Run(ctx, plan(t, two), engine.Options{ID: "r", Dir: "/src", Event: func() (pipeline.Event, error) { return pipeline.Event{}, nil }})
+	if err != nil || run.State != pipeline.Canceled || run.Reason != stop.Error() {
+		t.Fatalf("run %s (%s), %v", run.State, run.Reason, err)
+	}
+}
+
+func TestServicesAreNotBuiltYet(t *testing.T) {
+	p := plan(t, "version: 1\nimages: {web: {build: ., tests: {it: {command: x, services: [db]}}}}\nservices: {db: {image: \"mysql:8\"}}\n")
+	err := engine.Supported(p)
+	if !errors.Is(err, engine.ErrNotBuiltYet) || !strings.Contains(err.Error(), "web/it needs the service db") {
+		t.Fatalf("%v", err)
+	}
+}

@@ -1,0 +1,38 @@
+package engine
+
+import (
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+
+	"slipway/pipeline"
+)
+
+// Supported says whether this version can run every task of the plan that the
+// event runs. Its error wraps ErrNotBuiltYet and names the first that it cannot.
+func Supported(plan pipeline.Plan) error {
+	for _, task := range plan.Tasks {
+		if task.Kind != pipeline.TestTask || task.Skip != "" {
+			continue
+		}
+		if len(task.Test.Services) > 0 {
+			return fmt.Errorf("test %s needs the service %s: running services beside a test is %w; take the service out of the test, or run the others with --only",
+				task.ID, strings.Join(task.Test.Services, ", "), ErrNotBuiltYet)
+		}
+		for _, v := range task.Test.Volumes {
+			if !Bind(v) {
+				return fmt.Errorf("test %s mounts the volume %s: named volumes are %w; mount a directory (./%s:%s), or run the others with --only",
+					task.ID, v.Source, ErrNotBuiltYet, v.Source, v.Target)
+			}
+		}
+	}
+	return nil
+}
+
+// Bind reports whether a volume is a directory of the repository.
+func Bind(v pipeline.Volume) bool {
+	return v.Source == "." || strings.HasPrefix(v.Source, "./") || strings.HasPrefix(v.Source, "../") || strings.HasPrefix(v.Source, "/")
+}
+
+func sorted[T ~string](seq iter.Seq[T]) []T { return slices.Sorted(seq) }
