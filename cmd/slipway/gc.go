@@ -1,0 +1,64 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/docker/go-units"
+	"github.com/spf13/cobra"
+)
+
+func gcCommand(g *globals) *cobra.Command {
+	var keep string
+	var keepRuns int
+	var all bool
+	cmd := &cobra.Command{
+		Use:   "gc",
+		Short: "Free space: unused build cache over a size, superseded images, old runs",
+		Args:  cobra.NoArgs,
+	}
+	cmd.Flags().StringVar(&keep, "keep", "", "how much build cache to keep, e.g. 20G (default: a tenth of the disk)")
+	cmd.Flags().IntVar(&keepRuns, "keep-runs", 100, "how many runs to keep, with their logs")
+	cmd.Flags().BoolVar(&all, "all", false, "keep no build cache; images stay")
+	cmd.RunE = g.withBuilder("slipway gc", func(ctx context.Context, s *stack, _ []string) error {
+		bytes, err := keepBytes(keep, all)
+		if err != nil {
+			return err
+		}
+		freed, err := s.builder.Prune(ctx, bytes)
+		if err != nil {
+			return err
+		}
+		if freed > 0 {
+			if err := s.store.Pruned(); err != nil {
+				return fmt.Errorf("forget what was pruned: %w", err)
+			}
+		}
+		runs, err := s.store.DropRuns(max(0, keepRuns))
+		if err != nil {
+			return err
+		}
+		if g.json {
+			return printJSON(os.Stdout, map[string]any{"freed_bytes": freed, "runs_removed": runs})
+		}
+		fmt.Printf("freed %s of build cache, removed %d runs\n", bytesText(freed), runs)
+		return nil
+	})
+	return cmd
+}
+
+// keepBytes reads --keep; negative asks for the builder's own policy.
+func keepBytes(keep string, all bool) (int64, error) {
+	if all {
+		return 0, nil
+	}
+	if keep == "" {
+		return -1, nil
+	}
+	n, err := units.RAMInBytes(keep)
+	if err != nil {
+		return 0, usagef("--keep %s: write a size such as 500M or 20G", keep)
+	}
+	return n, nil
+}

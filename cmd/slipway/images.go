@@ -1,0 +1,321 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/containerd/platforms"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/spf13/cobra"
+
+	"slipway/builder"
+	"slipway/internal/registry"
+	"slipway/internal/store"
+)
+
+func imagesCommand(g *globals) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "images",
+		Short: "List, show, import, export, push and remove images of this root",
+		Args:  cobra.NoArgs,
+		RunE: g.withBuilder("slipway images", func(ctx context.Context, s *stack, _ []string) error {
+			return g.listImages(ctx, s)
+		}),
+	}
+	show := &cobra.Command{
+		Use: "show IMAGE", Short: "Show layers with their sizes and commands, and which images share them", Args: cobra.ExactArgs(1),
+		RunE: g.withBuilder("slipway images show", g.showImage),
+	}
+	rm := &cobra.Command{
+		Use: "rm IMAGE...", Short: "Remove images; their layers go with the next `slipway gc`", Args: cobra.MinimumNArgs(1),
+		RunE: g.withBuilder("slipway images rm", func(ctx context.Context, s *stack, args []string) error {
+			for _, name := range args {
+				if err := s.builder.Remove(ctx, name); err != nil {
+					return usageError{err}
+				}
+				if err := s.store.DropBase(baseName(name)); err != nil {
+					return err
+				}
+			}
+			return nil
+		}),
+	}
+	ls := &cobra.Command{Use: "ls", Short: "List images", Args: cobra.NoArgs, RunE: cmd.RunE}
+	cmd.AddCommand(ls, show, rm, importCommand(g), exportCommand(g), pushCommand(g))
+	return cmd
+}
+
+// withBuilder opens the root for a command that needs images but no sandbox.
+func (g *globals) withBuilder(command string, do func(context.Context, *stack, []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		s, err := g.open(cmd.Context(), openOptions{command: command})
+		if err != nil {
+			return err
+		}
+		return errors.Join(do(cmd.Context(), s, args), s.close())
+	}
+}
+
+func (g *globals) listImages(ctx context.Context, s *stack) error {
+	images, err := s.builder.Images(ctx)
+	if err != nil {
+		return err
+	}
+	if g.json {
+		return printJSON(os.Stdout, imagesJSON(images))
+	}
+	t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "IMAGE\tDIGEST\tLAYERS\tSIZE\tPLATFORMS\tORIGIN")
+	for _, im := range images {
+		fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%s\t%s\n", im.Name, im.Descriptor.Digest, len(im.Layers), bytesText(im.Size), strings.Join(im.Platforms, ","), origin(im))
+	}
+	return t.Flush()
+}
+
+func origin(im builder.ImageInfo) string {
+	if im.Imported {
+		return "imported"
+	}
+	return "built"
+}
+
+func (g *globals) showImage(ctx context.Context, s *stack, args []string) error {
+	image, err := s.builder.Lookup(ctx, args[0])
+	if err != nil {
+		return usageError{err}
+	}
+	images, err := s.builder.Images(ctx)
+	if err != nil {
+		return err
+	}
+	for _, im := range images {
+		if im.Descriptor.Digest != image.Descriptor.Digest {
+			continue
+		}
+		if g.json {
+			return printJSON(os.Stdout, imagesJSON([]builder.ImageInfo{im})[0])
+		}
+		fmt.Printf("%s@%s\n%s, %s in %d layers, %s\n", im.Name, im.Descriptor.Digest, origin(im), bytesText(im.Size), len(im.Layers), strings.Join(im.Platforms, ", "))
+		for i, l := range im.Layers {
+			fmt.Printf("\n%2d  %s  %s\n    %s\n", i+1, l.Digest, bytesText(l.Size), l.Command)
+			if len(l.SharedWith) > 0 {
+				fmt.Printf("    shared with %s\n", strings.Join(l.SharedWith, ", "))
+			}
+		}
+		return nil
+	}
+	return fmt.Errorf("image %s is in the store under no name; `slipway images` lists the named ones", args[0])
+}
+
+func importCommand(g *globals) *cobra.Command {
+	var name, image, platform string
+	var config registry.Config
+	cmd := &cobra.Command{
+		Use:   "import FILE --name REF",
+		Short: "Take a rootfs tar, an OCI layout or a docker-save archive, so that `FROM REF` works without a network",
+		Args:  cobra.ExactArgs(1),
+	}
+	fs := cmd.Flags()
+	fs.StringVar(&name, "name", "", "the reference that Dockerfiles name, e.g. debian:12 (required)")
+	fs.StringVar(&image, "image", "", "which image of a file that holds several: reference, tag or digest")
+	fs.StringVar(&platform, "platform", "", "pick or set the platform, e.g. linux/arm64")
+	fs.StringArrayVar(&config.Env, "env", nil, "for a rootfs tar: NAME=VALUE (repeatable)")
+	fs.StringArrayVar(&config.Cmd, "cmd", nil, "for a rootfs tar: an argument of the default command (repeatable)")
+	fs.StringArrayVar(&config.Entrypoint, "entrypoint", nil, "for a rootfs tar: an argument of the entrypoint (repeatable)")
+	fs.StringVar(&config.WorkingDir, "workdir", "", "for a rootfs tar: the working directory")
+	fs.StringVar(&config.User, "user", "", "for a rootfs tar: the user")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if name == "" {
+			return usagef("images import needs --name REF: the name that Dockerfiles use after FROM")
+		}
+		return g.withBuilder("slipway images import", func(ctx context.Context, s *stack, args []string) error {
+			return g.importImage(ctx, s, args[0], name, image, platform, config)
+		})(cmd, args)
+	}
+	return cmd
+}
+
+func (g *globals) importImage(ctx context.Context, s *stack, file, name, image, platform string, config registry.Config) error {
+	want, err := parsePlatform(platform)
+	if err != nil {
+		return err
+	}
+	normal, err := normalName(name)
+	if err != nil {
+		return usageError{err}
+	}
+	temp := filepath.Join(g.root, "tmp")
+	if err := os.MkdirAll(temp, 0o700); err != nil {
+		return fmt.Errorf("make a directory for the import: %w", err)
+	}
+	if image == "" {
+		image = name
+	}
+	archive, err := registry.OpenFile(ctx, file, registry.OpenOptions{TempDir: temp, Image: image, Platform: want, Config: config})
+	if err != nil {
+		return usageError{err}
+	}
+	got, err := s.builder.Ingest(ctx, normal, archive.Target, archive.Blobs)
+	if err = errors.Join(err, archive.Close()); err != nil {
+		return err
+	}
+	if err := s.recordBase(ctx, normal, got); err != nil {
+		return err
+	}
+	if g.json {
+		return printJSON(os.Stdout, map[string]string{"name": normal, "kind": string(archive.Kind), "digest": got.Descriptor.Digest.String()})
+	}
+	fmt.Printf("imported %s as %s@%s\n", archive.Kind, normal, got.Descriptor.Digest)
+	return nil
+}
+
+func exportCommand(g *globals) *cobra.Command {
+	var output, format, name, platform string
+	var overwrite bool
+	cmd := &cobra.Command{
+		Use:   "export IMAGE --output PATH",
+		Short: "Write an image as OCI layout (a directory, or a tar) or as docker archive",
+		Args:  cobra.ExactArgs(1),
+	}
+	fs := cmd.Flags()
+	fs.StringVarP(&output, "output", "o", "", "where to (required)")
+	fs.StringVar(&format, "format", "", "oci, oci-tar or docker (default: oci; oci-tar when PATH ends in .tar)")
+	fs.StringVar(&name, "name", "", "reference to write beside the digest (docker load shows it)")
+	fs.StringVar(&platform, "platform", "", "which platform a docker archive shows (default: this machine's)")
+	fs.BoolVar(&overwrite, "overwrite", false, "replace what is at PATH")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if output == "" {
+			return usagef("images export needs --output PATH")
+		}
+		if format == "" {
+			format = map[bool]string{true: "oci-tar", false: "oci"}[strings.HasSuffix(output, ".tar")]
+		}
+		want, err := parsePlatform(platform)
+		if err != nil {
+			return err
+		}
+		return g.withBuilder("slipway images export", func(ctx context.Context, s *stack, args []string) error {
+			im, err := s.builder.Lookup(ctx, args[0])
+			if err != nil {
+				return usageError{err}
+			}
+			opt := registry.ExportOptions{Name: name, Overwrite: overwrite, Tar: format == "oci-tar", Platform: want}
+			switch format {
+			case "oci", "oci-tar":
+				err = registry.ExportLayout(ctx, s.builder.Blob, im.Descriptor, output, opt)
+			case "docker":
+				if opt.Name == "" {
+					opt.Name = im.Repository
+				}
+				err = registry.ExportArchive(ctx, s.builder.Blob, im.Descriptor, output, opt)
+			default:
+				return usagef("--format %s: use oci, oci-tar or docker", format)
+			}
+			if err != nil {
+				return err
+			}
+			if g.json {
+				return printJSON(os.Stdout, map[string]string{"path": output, "digest": im.Descriptor.Digest.String()})
+			}
+			fmt.Printf("exported %s to %s\n", im.Descriptor.Digest, output)
+			return nil
+		})(cmd, args)
+	}
+	return cmd
+}
+
+func pushCommand(g *globals) *cobra.Command {
+	var tag string
+	var insecure bool
+	cmd := &cobra.Command{
+		Use:   "push IMAGE REPOSITORY",
+		Short: "Push an image by digest to a registry; only missing blobs are sent",
+		Args:  cobra.ExactArgs(2),
+	}
+	cmd.Flags().StringVar(&tag, "tag", "", "also put it under this tag, which slipway never reads back")
+	cmd.Flags().BoolVar(&insecure, "insecure", false, "allow plain HTTP and unverified TLS")
+	cmd.RunE = g.withBuilder("slipway images push", func(ctx context.Context, s *stack, args []string) error {
+		im, err := s.builder.Lookup(ctx, args[0])
+		if err != nil {
+			return usageError{err}
+		}
+		host, _, _ := strings.Cut(args[1], "/")
+		known := g.registries[host]
+		pushed, err := registry.Push(ctx, s.builder.Blob, im.Descriptor, args[1],
+			registry.Options{ConfigDir: dockerConfig(), Insecure: insecure || known.PlainHTTP || known.Insecure, Tag: tag})
+		if err != nil {
+			return err
+		}
+		if g.json {
+			return printJSON(os.Stdout, map[string]any{"repository": args[1], "digest": pushed.Digest, "sent_bytes": pushed.Sent, "blobs": pushed.Blobs, "skipped": pushed.Skipped})
+		}
+		fmt.Printf("pushed %s@%s: %s sent, %d of %d blobs were there\n", args[1], pushed.Digest, bytesText(pushed.Sent), pushed.Skipped, pushed.Blobs)
+		return nil
+	})
+	return cmd
+}
+
+func parsePlatform(s string) (*ocispec.Platform, error) {
+	if s == "" {
+		return nil, nil
+	}
+	p, err := platforms.Parse(s)
+	if err != nil {
+		return nil, usagef("--platform %s: %w; write it as linux/amd64", s, err)
+	}
+	return &p, nil
+}
+
+// imageJSON is one image of `slipway images --json`.
+type imageJSON struct {
+	Name      string      `json:"name"`
+	Digest    string      `json:"digest"`
+	Imported  bool        `json:"imported"`
+	Platforms []string    `json:"platforms"`
+	Size      int64       `json:"size_bytes"`
+	Created   *time.Time  `json:"created,omitempty"`
+	Layers    []layerJSON `json:"layers"`
+}
+
+type layerJSON struct {
+	Digest     string   `json:"digest"`
+	DiffID     string   `json:"diff_id"`
+	Size       int64    `json:"size_bytes"`
+	Command    string   `json:"command,omitempty"`
+	SharedWith []string `json:"shared_with,omitempty"`
+}
+
+func imagesJSON(images []builder.ImageInfo) []imageJSON {
+	out := make([]imageJSON, len(images))
+	for i, im := range images {
+		out[i] = imageJSON{Name: im.Name, Digest: im.Descriptor.Digest.String(), Imported: im.Imported, Platforms: im.Platforms, Size: im.Size, Layers: make([]layerJSON, len(im.Layers))}
+		if !im.Created.IsZero() {
+			out[i].Created = &im.Created
+		}
+		for j, l := range im.Layers {
+			out[i].Layers[j] = layerJSON{Digest: l.Digest.String(), DiffID: l.DiffID.String(), Size: l.Size, Command: l.Command, SharedWith: l.SharedWith}
+		}
+	}
+	return out
+}
+
+// bytesText gives a size with a unit of 1000s, as df -H does.
+func bytesText(n int64) string {
+	const units = "kMGTP"
+	if n < 1000 {
+		return fmt.Sprintf("%d B", n)
+	}
+	f, i := float64(n)/1000, 0
+	for ; f >= 999.95 && i < len(units)-1; i++ {
+		f /= 1000
+	}
+	return fmt.Sprintf("%.1f %cB", f, units[i])
+}
+
+var _ = store.Run{}

@@ -1,0 +1,42 @@
+package main
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"slipway/pipeline"
+)
+
+// pipelineFile is the name of the file in a repository.
+const pipelineFile = ".ci.yml"
+
+// load reads the pipeline of dir. Problems in it come back as pipeline.Errors,
+// with the path as the user gave it.
+func load(dir string) (abs string, p *pipeline.Pipeline, err error) {
+	name := filepath.Join(dir, pipelineFile)
+	data, err := os.ReadFile(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", nil, usagef("no %s in %s; `slipway init %s` writes a first one, or name another directory", pipelineFile, dir, dir)
+	case err != nil:
+		return "", nil, usagef("read the pipeline: %w", err)
+	}
+	if abs, err = filepath.Abs(dir); err != nil {
+		return "", nil, usagef("%w", err)
+	}
+	if abs, err = filepath.EvalSymlinks(abs); err != nil {
+		return "", nil, usagef("%w", err)
+	}
+	p, err = pipeline.Parse(name, data)
+	return abs, p, err
+}
+
+// dirArg is the optional DIR argument.
+func dirArg(args []string) string {
+	if len(args) == 0 {
+		return "."
+	}
+	return args[0]
+}

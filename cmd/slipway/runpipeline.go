@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"slipway/builder"
+	"slipway/builder/progress"
+	"slipway/internal/engine"
+	"slipway/internal/store"
+	"slipway/pipeline"
+)
+
+// runFlags are those of `run pipeline`.
+type runFlags struct {
+	eventFlags
+	only          []string
+	dryRun        bool
+	rerunTests    bool
+	noCache       bool
+	secrets       string
+	builder       string
+	builderCerts  string
+	parallel      int
+	progress      string
+	buildPlatform string
+}
+
+func runPipelineCommand(g *globals) *cobra.Command {
+	var f runFlags
+	cmd := &cobra.Command{
+		Use:   "pipeline [DIR]",
+		Short: "Build and test what is in DIR (default .); ship nothing",
+		Long: "Builds the images of DIR's .ci.yml and runs their tests in sandboxes made from\nexactly those digests. Ships nothing.\n\n" +
+			"Without --event, `when` and `paths` hold nothing back.\n\n" + exitHelp,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return g.runPipeline(cmd.Context(), dirArg(args), f)
+		},
+	}
+	fs := cmd.Flags()
+	fs.BoolVar(&f.dryRun, "dry-run", false, "print what would be done and why; build, start and write nothing")
+	fs.StringArrayVar(&f.only, "only", nil, "an image or IMAGE/TEST and what it needs (repeatable)")
+	fs.StringVar(&f.kind, "event", "", "run as this event: push, pull_request or tag")
+	fs.StringVar(&f.ref, "ref", "", "run as this ref, e.g. refs/heads/main (default: what is checked out)")
+	fs.StringVar(&f.base, "base", "", "with --event: the commit or branch that `paths` are compared with")
+	fs.BoolVar(&f.rerunTests, "rerun-tests", false, "run tests even where their result could be reused; layers stay cached")
+	fs.BoolVar(&f.noCache, "no-cache", false, "rebuild every layer, and --rerun-tests")
+	fs.StringVar(&f.secrets, "secrets", "", "file of NAME=VALUE lines: the secrets that builds and tests may name")
+	fs.StringVar(&f.builder, "builder", "", "build on a buildkitd: unix://PATH or tcp://HOST:PORT (default: inside slipway)")
+	fs.StringVar(&f.builderCerts, "builder-certs", "", "directory with ca.pem, cert.pem and key.pem for a tcp builder")
+	fs.IntVar(&f.parallel, "parallel", defaultParallel(), "builds and tests at once")
+	fs.StringVar(&f.progress, "progress", "auto", "auto, tty, plain or quiet")
+	return cmd
+}
+
+func (g *globals) runPipeline(ctx context.Context, dir string, f runFlags) error {
+	abs, p, err := load(dir)
+	if err != nil {
+		return err
+	}
+	ev, dirty, err := f.event(ctx, abs)
+	if err != nil {
+		return err
+	}
+	plan, err := p.Expand(ev, f.only...)
+	if err != nil {
+		return err
+	}
+	if f.dryRun {
+		return g.dryRun(ctx, abs, plan, ev, f)
+	}
+	if err := engine.Supported(plan); err != nil {
+		return err
+	}
+	if f.parallel < 1 {
+		return usagef("--parallel %d: give at least 1", f.parallel)
+	}
+	secrets, err := readSecrets(f.secrets, plan)
+	if err != nil {
+		return err
+	}
+	remote, err := remoteBuilder(f.builder, f.builderCerts)
+	if err != nil {
+		return err
+	}
+	mode, err := progress.ParseMode(f.progress)
+	if err != nil {
+		return usageError{err}
+	}
+	s, err := g.open(ctx, openOptions{command: "slipway run pipeline " + dir, sandbox: true, parallel: f.parallel, remote: remote})
+	if err != nil {
+		return err
+	}
+	run, err := g.conduct(ctx, s, abs, plan, ev, dirty, secrets, f, mode)
+	if err = errors.Join(err, s.close()); err != nil {
+		return err
+	}
+	return g.conclude(s, run)
+}
+
+// conduct wires the engine to the opened parts and runs the plan under a display.
+func (g *globals) conduct(ctx context.Context, s *stack, dir string, plan pipeline.Plan, ev pipeline.Event,
+	dirty func() (bool, error), secrets map[string][]byte, f runFlags, mode progress.Mode,
+) (store.Run, error) {
+	display := progress.New(os.Stderr, progress.Options{Mode: mode, Color: g.color})
+	w := wiring{stack: s, dir: dir, secrets: secrets, sshAgent: os.Getenv("SSH_AUTH_SOCK")}
+	e := &engine.Engine{
+		Build: w.build, Test: w.test, Inputs: w.inputs(), Explain: explain, Fixtures: engine.Fixtures(dir),
+		Store: s.store, Progress: display.Write, Parallel: f.parallel, Log: g.log,
+	}
+	changed := make(chan error, 1)
+	go func() {
+		var err error
+		ev.Dirty, err = dirty()
+		changed <- err
+	}()
+	opt := engine.Options{ID: store.NewRunID(time.Now()), Dir: dir, RerunTests: f.rerunTests, NoCache: f.noCache,
+		Event: func() (pipeline.Event, error) { err := <-changed; return ev, err }}
+	run, err := e.Run(ctx, plan, opt)
+	return run, errors.Join(err, display.Close())
+}
+
+// conclude prints what a run came to and gives its exit code.
+func (g *globals) conclude(s *stack, run store.Run) error {
+	if g.json {
+		if err := printJSON(os.Stdout, run); err != nil {
+			return err
+		}
+	} else {
+		painter{w: os.Stdout, color: g.color && isTerminal(os.Stdout)}.run(run, s.store.RunDir(run.ID))
+	}
+	switch run.State {
+	case pipeline.Passed, pipeline.Skipped:
+		return nil
+	case pipeline.Failed:
+		return exitError(exitFailed)
+	case pipeline.Canceled:
+		return exitError(exitCanceled)
+	default:
+		return exitError(exitBroken)
+	}
+}
+
+func printJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return fmt.Errorf("write the JSON document: %w", err)
+	}
+	return nil
+}
+
+// buildFailure turns a Dockerfile that fails into the engine's value.
+func buildFailure(err error) (string, bool) {
+	var failed *builder.BuildError
+	if !errors.As(err, &failed) {
+		return "", false
+	}
+	return failed.Error(), true
+}
+
+// outDir is where a test's /out is kept.
+func cleanAbs(dir, rel string) string { return filepath.Join(dir, filepath.FromSlash(rel)) }

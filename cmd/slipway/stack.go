@@ -1,0 +1,190 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"slipway/builder"
+	"slipway/internal/helpers"
+	"slipway/internal/network"
+	"slipway/internal/store"
+	"slipway/runner"
+)
+
+// stack is an opened root: the lock, the records, BuildKit and, where asked
+// for, the sandboxes. Whoever opens it closes it.
+type stack struct {
+	store   *store.Store
+	builder *builder.Builder
+	runner  *runner.Runner
+	gateway *network.Gateway
+	unlock  func()
+}
+
+// openOptions say which parts of a stack a command needs.
+type openOptions struct {
+	command  string // told to whoever waits for the root
+	sandbox  bool
+	parallel int
+	remote   *builder.Remote
+}
+
+// mustBeRoot is the clear word for those who are not.
+func mustBeRoot() error {
+	if os.Geteuid() == 0 {
+		return nil
+	}
+	return usagef("slipway builds and tests as root for now (rootless comes later); run it with sudo, or see `slipway doctor`")
+}
+
+func (g *globals) finder() (helpers.Finder, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return helpers.Finder{}, fmt.Errorf("find slipway's own program: %w", err)
+	}
+	if exe, err = filepath.EvalSymlinks(exe); err != nil {
+		return helpers.Finder{}, fmt.Errorf("find slipway's own program: %w", err)
+	}
+	return helpers.Finder{Embedded: embedded(), Beside: filepath.Dir(exe), Root: g.root}, nil
+}
+
+// open takes the root and opens what opt asks for.
+func (g *globals) open(ctx context.Context, opt openOptions) (_ *stack, err error) {
+	if err := mustBeRoot(); err != nil {
+		return nil, err
+	}
+	s := &stack{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	if s.unlock, err = store.Lock(ctx, g.root, opt.command, g.tellWaiting); err != nil {
+		return nil, err
+	}
+	if s.store, err = store.Open(g.root); err != nil {
+		return nil, err
+	}
+	finder, err := g.finder()
+	if err != nil {
+		return nil, err
+	}
+	group := cgroupOf(g.root)
+	resolvers, err := network.Resolvers("/etc/resolv.conf")
+	if err != nil {
+		return nil, err
+	}
+	if s.gateway, err = network.New(network.Options{Resolvers: resolvers, Log: g.log}); err != nil {
+		return nil, err
+	}
+	if opt.sandbox {
+		if s.runner, err = g.openRunner(ctx, finder, group); err != nil {
+			return nil, err
+		}
+	}
+	runc, err := finder.Find(helpers.Runc)
+	if err != nil {
+		return nil, err
+	}
+	for name, value := range builder.Environment() {
+		if err := os.Setenv(name, value); err != nil {
+			return nil, fmt.Errorf("set %s: %w", name, err)
+		}
+	}
+	s.builder, err = builder.Open(ctx, builder.Options{
+		Root: filepath.Join(g.root, "builder"), Runc: runc, Cgroup: group + "/build", Registries: g.registries,
+		DockerConfig: dockerConfig(), Remote: opt.remote, Parallel: opt.parallel, StepNetwork: s.stepNetwork, Log: g.log,
+	})
+	return s, err
+}
+
+func (g *globals) openRunner(ctx context.Context, finder helpers.Finder, group string) (*runner.Runner, error) {
+	sandbox, err := finder.Find(helpers.Sandbox)
+	if err != nil {
+		return nil, err
+	}
+	agent, err := finder.Find(helpers.Agent)
+	if err != nil {
+		return nil, err
+	}
+	return runner.Open(ctx, runner.Options{Helper: sandbox, Agent: agent, Root: filepath.Join(g.root, "runner"), Cgroup: group + "/test", Log: g.log})
+}
+
+// stepNetwork lends a build step a network of its own with a way out.
+func (s *stack) stepNetwork(ctx context.Context) (builder.StepNet, error) {
+	ns, err := s.gateway.Namespace(ctx)
+	if err != nil {
+		return builder.StepNet{}, err
+	}
+	return builder.StepNet{Path: ns.Path(), Nameservers: []string{s.gateway.Nameserver().String()}, Close: ns.Close}, nil
+}
+
+func (s *stack) close() error {
+	var errs []error
+	if s.runner != nil {
+		errs = append(errs, s.runner.Close())
+	}
+	if s.builder != nil {
+		errs = append(errs, s.builder.Close())
+	}
+	if s.gateway != nil {
+		errs = append(errs, s.gateway.Close())
+	}
+	if s.unlock != nil {
+		s.unlock()
+	}
+	return errors.Join(errs...)
+}
+
+func (g *globals) tellWaiting(h store.Holder) {
+	if h.PID == 0 {
+		fmt.Fprintf(os.Stderr, "slipway: waiting for another slipway to leave %s\n", g.root)
+		return
+	}
+	fmt.Fprintf(os.Stderr, "slipway: waiting for `%s` (process %d, for %s) to leave %s\n",
+		h.Command, h.PID, time.Since(h.Since).Round(time.Second), g.root)
+}
+
+// cgroupOf names the cgroup of a root, so that two roots never reap each other.
+func cgroupOf(root string) string {
+	sum := sha256.Sum256([]byte(root))
+	return "/slipway-" + hex.EncodeToString(sum[:4])
+}
+
+// dockerConfig is the directory of Docker's config file, with the credentials
+// people already have.
+func dockerConfig() string {
+	if dir := os.Getenv("DOCKER_CONFIG"); dir != "" {
+		return dir
+	}
+	return filepath.Join(os.Getenv("HOME"), ".docker")
+}
+
+// remoteBuilder reads --builder: an address of a buildkitd, TLS client files in
+// the directory --builder-certs as docker buildx names them.
+func remoteBuilder(address, certs string) (*builder.Remote, error) {
+	if address == "" {
+		if certs != "" {
+			return nil, usagef("--builder-certs needs --builder tcp://HOST:PORT")
+		}
+		return nil, nil
+	}
+	if !strings.HasPrefix(address, "unix://") && !strings.HasPrefix(address, "tcp://") {
+		return nil, usagef("--builder %s: give unix:///run/buildkit/buildkitd.sock or tcp://HOST:PORT", address)
+	}
+	r := &builder.Remote{Address: address}
+	if certs != "" {
+		r.CA, r.Cert, r.Key = filepath.Join(certs, "ca.pem"), filepath.Join(certs, "cert.pem"), filepath.Join(certs, "key.pem")
+	}
+	return r, nil
+}
+
+func defaultParallel() int { return max(2, runtime.NumCPU()) }

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+
+	"slipway/builder"
+	"slipway/internal/engine"
+	"slipway/internal/store"
+	"slipway/pipeline"
+	"slipway/runner"
+)
+
+// wiring joins the rooms that do not know each other: it asks builder for the
+// layers of a digest on behalf of runner, and gives engine both as funcs.
+type wiring struct {
+	*stack
+	dir      string // of the pipeline file, absolute
+	secrets  map[string][]byte
+	sshAgent string
+}
+
+func (w wiring) build(ctx context.Context, r engine.BuildRequest) (engine.Built, error) {
+	out, err := w.builder.Build(ctx, builder.Request{
+		Name: r.Task.ID, Dir: w.dir, Build: *r.Task.Build, Bases: r.Bases, Secrets: w.only(r.Task.Build.Secrets),
+		SSHAgent: w.sshAgent, NoCache: r.NoCache || r.Task.Build.NoCache, Task: r.Task.ID, Progress: r.Progress,
+	})
+	if why, ok := buildFailure(err); ok {
+		return engine.Built{Failure: why}, nil
+	}
+	if err != nil {
+		return engine.Built{}, err
+	}
+	built := engine.Built{Image: out.Image, Cached: out.Cached}
+	if len(r.Task.Build.Platforms) > 0 {
+		built.Platforms = map[string]store.Platform{}
+		for name, desc := range out.Platforms {
+			built.Platforms[name] = store.Platform{Digest: desc.Digest.String(), Tested: name == machinePlatform()}
+		}
+	}
+	return built, nil
+}
+
+func (w wiring) test(ctx context.Context, r engine.TestRequest, out io.Writer) (pipeline.Result, error) {
+	if err := os.MkdirAll(r.Out, 0o700); err != nil {
+		return pipeline.Result{}, err
+	}
+	req := runner.Request{
+		ID: r.Run + "-" + engine.TaskDir(r.Task.ID), Image: r.Image, Test: *r.Task.Test, Rootfs: w.rootfs,
+		Secrets: w.only(r.Task.Test.Secrets), Out: r.Out, Attempt: r.Attempt,
+	}
+	for _, v := range r.Task.Test.Volumes {
+		req.Binds = append(req.Binds, runner.Bind{Source: filepath.Join(w.dir, filepath.FromSlash(v.Source)), Target: v.Target, ReadOnly: v.ReadOnly})
+	}
+	if r.Task.Test.Network == pipeline.NetworkInternet {
+		req.Egress = w.egress
+	}
+	return w.runner.Test(ctx, req, out)
+}
+
+func (w wiring) rootfs(ctx context.Context, image pipeline.Image) (runner.Rootfs, error) {
+	r, err := w.builder.Rootfs(ctx, image, "")
+	if err != nil {
+		return runner.Rootfs{}, err
+	}
+	return runner.Rootfs{Lowers: r.Lowers, Config: r.Config, Release: r.Release}, nil
+}
+
+// egress gives a sandbox's network namespace a way out.
+func (w wiring) egress(ctx context.Context, netns string) (io.Closer, []string, error) {
+	link, err := w.gateway.Attach(ctx, netns)
+	return link, []string{w.gateway.Nameserver().String()}, err
+}
+
+// only gives the secrets of these names, and no others.
+func (w wiring) only(names []string) map[string][]byte {
+	some := map[string][]byte{}
+	for _, name := range names {
+		if value, ok := w.secrets[name]; ok {
+			some[name] = value
+		}
+	}
+	return some
+}
