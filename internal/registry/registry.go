@@ -189,10 +189,11 @@ func (v *verified) Read(p []byte) (int, error) {
 	if ended && v.left > 0 {
 		return n, fmt.Errorf("blob %s is damaged: %d of its %d bytes are missing; fetch or build the image again", v.want.Digest, v.left, v.want.Size)
 	}
-	// As soon as the last byte is read: some consumers count bytes and never see EOF.
+	// As soon as the last byte is read, and instead of it: some consumers count
+	// bytes, and never look at what comes with or after the last.
 	if v.left == 0 && (n > 0 || ended) {
 		if got := digest.NewDigestFromBytes(v.want.Digest.Algorithm(), v.sum.Sum(nil)); got != v.want.Digest {
-			return n, fmt.Errorf("blob %s is damaged: its bytes have the digest %s; fetch or build the image again", v.want.Digest, got)
+			return 0, fmt.Errorf("blob %s is damaged: its bytes have the digest %s; fetch or build the image again", v.want.Digest, got)
 		}
 	}
 	return n, err
