@@ -1,0 +1,110 @@
+package builder
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/platforms"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// maxDocument bounds a manifest, index or configuration, in bytes.
+const maxDocument = 8 << 20
+
+// manifest is one platform of an image, read and checked.
+type manifest struct {
+	desc     ocispec.Descriptor
+	platform string
+	manifest ocispec.Manifest
+	config   ocispec.Image
+}
+
+// manifests reads what target names: one manifest, or all those of an index,
+// ordered by platform. Attestations in an index are no platform.
+func (b *Builder) manifests(ctx context.Context, target ocispec.Descriptor) ([]manifest, error) {
+	all := []ocispec.Descriptor{target}
+	if images.IsIndexType(target.MediaType) {
+		var index ocispec.Index
+		if err := b.readJSON(ctx, target, &index); err != nil {
+			return nil, err
+		}
+		all = slices.DeleteFunc(index.Manifests, func(d ocispec.Descriptor) bool {
+			return d.Annotations["vnd.docker.reference.type"] != "" || !images.IsManifestType(d.MediaType)
+		})
+	}
+	var out []manifest
+	for _, d := range all {
+		m := manifest{desc: ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}}
+		if err := b.readJSON(ctx, d, &m.manifest); err != nil {
+			return nil, err
+		}
+		if err := b.readJSON(ctx, m.manifest.Config, &m.config); err != nil {
+			return nil, err
+		}
+		if have, want := len(m.config.RootFS.DiffIDs), len(m.manifest.Layers); have != want {
+			return nil, fmt.Errorf("image %s: %d layers, but %d in its configuration", d.Digest, want, have)
+		}
+		m.platform = platforms.Format(platforms.Normalize(m.config.Platform))
+		out = append(out, m)
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("index %s names no image", target.Digest)
+	}
+	slices.SortStableFunc(out, func(x, y manifest) int { return strings.Compare(x.platform, y.platform) })
+	return out, nil
+}
+
+// pick is the manifest for a platform; empty is this machine's.
+func pick(all []manifest, platform string) (manifest, error) {
+	want := platforms.DefaultSpec()
+	if platform != "" {
+		var err error
+		if want, err = platforms.Parse(platform); err != nil {
+			return manifest{}, fmt.Errorf("platform %q: %w; write it like linux/amd64", platform, err)
+		}
+	}
+	only := platforms.Only(want)
+	var have []string
+	for _, m := range all {
+		if only.Match(m.config.Platform) {
+			return m, nil
+		}
+		have = append(have, m.platform)
+	}
+	return manifest{}, fmt.Errorf("the image has no %s, only %s; build it for that platform too", platforms.Format(platforms.Normalize(want)), strings.Join(have, ", "))
+}
+
+// readJSON reads a document and checks that it is the one its digest names.
+func (b *Builder) readJSON(ctx context.Context, d ocispec.Descriptor, into any) error {
+	if d.Size > maxDocument {
+		return fmt.Errorf("%s %s has %d bytes, too large for a document", d.MediaType, d.Digest, d.Size)
+	}
+	data, err := content.ReadBlob(ctx, b.engine.content, d)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", d.Digest, err)
+	}
+	if digest.FromBytes(data) != d.Digest {
+		return fmt.Errorf("the store's %s is damaged: remove the image and build or import it again", d.Digest)
+	}
+	return json.Unmarshal(data, into)
+}
+
+// Blob opens one blob of the store by its digest; the caller closes it. A blob
+// that is not there is errdefs.ErrNotFound of containerd.
+func (b *Builder) Blob(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+	r, err := b.engine.content.ReaderAt(ctx, d)
+	if err != nil {
+		return nil, fmt.Errorf("blob %s: %w", d.Digest, err)
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{content.NewReader(r), r}, nil
+}
