@@ -1,0 +1,106 @@
+# Sourced by run: starts and stops what slipway is measured against.
+
+# What goes wrong is shown, what goes well is not.
+quietly() {
+	"$@" >"$work/log" 2>&1 && return
+	cat "$work/log" >&2
+	echo "bench: failed (its output is above): $*" >&2
+	exit 1
+}
+
+# docker's daemon gets a network namespace of its own: its firewall rules and
+# bridge touch nothing of this machine, and go when it goes.
+start_docker() {
+	export DOCKER_HOST=unix://$work/docker.sock DOCKER_CONFIG=$work/docker-config DOCKER_BUILDKIT=1
+	mkdir -p "$work/docker-config" && echo '{}' >"$work/docker-config/config.json" # podman insists on the file
+	cat >"$work/dockerd" <<-EOF
+		busybox ip link set lo up
+		exec dockerd --data-root $work/docker --exec-root $work/docker-exec --pidfile $work/docker.pid \\
+			--host $DOCKER_HOST --storage-driver overlay2
+	EOF
+	unshare --net sh "$work/dockerd" >"$work/dockerd.log" 2>&1 &
+	docker_pid=$!
+	for _ in $(seq 150); do
+		$docker version >/dev/null 2>&1 && break
+		kill -0 $docker_pid 2>/dev/null || break
+		sleep 0.2
+	done
+	if ! $docker version >/dev/null 2>&1; then
+		tail -20 "$work/dockerd.log" >&2
+		echo "bench: dockerd did not start (its log is above)" >&2
+		exit 1
+	fi
+	quietly $docker import "$base" base.example/busybox:1
+}
+
+stop_docker() {
+	[ -n "${docker_pid:-}" ] || return 0
+	kill "$docker_pid" 2>/dev/null || true
+	wait "$docker_pid" 2>/dev/null || true
+	docker_pid=
+	# What a container's mounts left below the data root.
+	awk -v dir="$work/" 'index($2, dir) == 1 {print $2}' /proc/self/mounts | sort -r | while read -r m; do umount -l "$m"; done
+}
+
+# podman keeps its state below the temporary directory too. The limit on open
+# files is written down because some machines (containers) may not raise theirs.
+start_podman() {
+	export CONTAINERS_CONF=$work/containers.conf CONTAINERS_STORAGE_CONF=$work/storage.conf
+	cat >"$CONTAINERS_CONF" <<-EOF
+		[containers]
+		default_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]
+		[engine]
+		cgroup_manager = "cgroupfs"
+		events_logger = "none"
+	EOF
+	cat >"$CONTAINERS_STORAGE_CONF" <<-EOF
+		[storage]
+		driver = "overlay"
+		graphroot = "$work/podman"
+		runroot = "$work/podman-run"
+	EOF
+	quietly podman import "$base" base.example/busybox:1
+	podman_run="podman --runtime $(podman_runtime run)"
+	podman_build="podman --runtime $(podman_runtime build) build"
+}
+
+# The quicker of podman's two runtimes that works here: crun refuses some
+# machines with cgroup v1, and building is not running.
+podman_runtime() { # run|build
+	case $1 in
+	run) podman --runtime crun run --rm --network none base.example/busybox:1 true ;;
+	build) printf 'FROM base.example/busybox:1\nRUN true\n' | podman --runtime crun build --network none - ;;
+	esac >/dev/null 2>&1 && echo crun || echo runc
+}
+
+stop_podman() {
+	[ -e "$work/podman" ] || return 0
+	podman rm -af >/dev/null 2>&1 || true
+	umount -l "$work/podman/overlay" 2>/dev/null || true
+}
+
+start_slipway() {
+	export SLIPWAY_ROOT=$work/slipway
+	quietly "$slipway" images import "$base" --name base.example/busybox:1
+}
+
+versions() {
+	jq -n --arg slipway "$("$slipway" version 2>&1 | head -1)" \
+		--arg docker "$($docker version --format '{{.Server.Version}}')" \
+		--arg podman "$(podman --version | sed 's/.* //') with ${podman_run##* }" \
+		--arg buildah "$(buildah --version | awk '{print $3}')" \
+		--arg kernel "$(uname -r)" --arg cpus "$(nproc)" --arg cpu "$(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1)" \
+		'$ARGS.named'
+}
+
+# Peak resident memory, in KiB, of one W4: for slipway the process itself and
+# the largest that it started; for docker its daemons, which stay, and its client.
+memory() {
+	local all=0 p peak
+	/usr/bin/time -f %M -o "$work/rss" sh -c "exec $slipway run pipeline $work/context/slipway --rerun-tests" >/dev/null 2>&1
+	for p in "$docker_pid" $(pgrep -P "$docker_pid"); do
+		peak=$(sed -n 's/^VmHWM:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$p/status")
+		all=$((all + peak))
+	done
+	jq -n --argjson slipway "$(tail -1 "$work/rss")" --argjson docker "$all" '{slipway_kib: $slipway, docker_daemons_kib: $docker}'
+}
