@@ -11,7 +11,7 @@ import (
 // shape describes the values a codec takes. The JSON Schema and the reference
 // in docs/ are written from it, the codec's decode obeys it: they cannot differ.
 type shape struct {
-	kind       string // "string", "integer", "number", "boolean", "null", "list", "map", "object", "either"
+	kind       string // "string", "integer", "number", "boolean", "null", "list", "map", "object", "either", "any"
 	says       string // in the reference: "duration", "path"
 	def        string // name of an object's definition
 	doc        string
@@ -23,6 +23,8 @@ type shape struct {
 	items      *shape   // of a list or map
 	keys       string   // pattern of a map's keys
 	either     []*shape // of "either"
+	one        []string // of an object: exactly one of these keys
+	extensions bool     // of a map: x-* keys are left alone
 	expression bool     // a scalar that may hold ${{ }}
 }
 
@@ -131,6 +133,34 @@ func object[T any](def, doc string, start func() T, foreign map[string]string, f
 	}}
 }
 
+// choice makes an object one of whose keys is given, and no second.
+func choice[T any](c codec[T]) codec[T] {
+	s := *c.shape
+	for _, f := range s.fields {
+		s.one = append(s.one, f.key)
+	}
+	return codec[T]{&s, func(d *decoder, n *node) T {
+		v := c.decode(d, n)
+		if n.kind != mapNode {
+			return v
+		}
+		var has []string
+		for _, key := range s.one {
+			if n.get(key) != nil {
+				has = append(has, key)
+			}
+		}
+		switch len(has) {
+		case 0:
+			d.report(n.at, "one of %s is missing", strings.Join(s.one, ", "))
+		case 1:
+		default:
+			d.report(n.at, "%s are given together; keep one", strings.Join(has, " and "))
+		}
+		return v
+	}}
+}
+
 // advice answers an unknown key: what takes its place here, or the nearest known one.
 func advice(key string, known []string, foreign map[string]string) string {
 	if word := foreign[key]; word != "" {
@@ -189,7 +219,7 @@ type entry[V any] struct {
 
 // named is a map from names of the user's choice.
 func named[V any](c codec[V], atLeast int) codec[[]entry[V]] {
-	s := &shape{kind: "map", items: c.shape, keys: namePattern, atLeast: atLeast, says: "map of " + c.shape.says}
+	s := &shape{kind: "map", items: c.shape, keys: namePattern, extensions: true, atLeast: atLeast, says: "map of " + c.shape.says}
 	return codec[[]entry[V]]{s, func(d *decoder, n *node) []entry[V] {
 		if !d.spend(n) {
 			return nil
@@ -275,6 +305,14 @@ func orNothing[V any](c codec[V]) codec[*V] {
 		if n.null() {
 			n = &node{kind: mapNode, at: n.at}
 		}
+		v := c.decode(d, n)
+		return &v
+	}}
+}
+
+// pointer keeps apart what is not given and what is.
+func pointer[V any](c codec[V]) codec[*V] {
+	return codec[*V]{c.shape, func(d *decoder, n *node) *V {
 		v := c.decode(d, n)
 		return &v
 	}}

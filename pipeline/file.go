@@ -43,7 +43,11 @@ func plainShape(s *shape) *shape {
 	c := *s
 	c.expression = false
 	c.items = plainShape(s.items)
-	c.either = nil
+	c.either, c.fields = nil, nil
+	for _, f := range s.fields {
+		f.shape = plainShape(f.shape)
+		c.fields = append(c.fields, f)
+	}
 	for _, e := range s.either {
 		c.either = append(c.either, plainShape(e))
 	}

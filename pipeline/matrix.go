@@ -43,8 +43,8 @@ const matrixValuePattern = `^[^\[\],\x00-\x1f\x7f]{1,128}$`
 
 var matrixValueRegexp = regexp.MustCompile(matrixValuePattern)
 
-// combinations is the list under include or exclude.
-var combinations = list(codec[entry[map[string]string]]{
+// combinationCodec is one value for each of some matrix keys.
+var combinationCodec = codec[entry[map[string]string]]{
 	&shape{kind: "map", items: matrixValue.shape, keys: matrixKeyPattern, atLeast: 1, says: "map from matrix keys to values"},
 	func(d *decoder, n *node) entry[map[string]string] {
 		e := entry[map[string]string]{at: n.at, value: map[string]string{}}
@@ -61,7 +61,10 @@ var combinations = list(codec[entry[map[string]string]]{
 		}
 		return e
 	},
-}, 0)
+}
+
+// combinations is the list under include or exclude.
+var combinations = list(combinationCodec, 0)
 
 var matrixCodec = codec[*matrixSpec]{
 	&shape{
