@@ -98,7 +98,7 @@ type Verify struct {
 // ParseEnvironment reads an environment file. name is the file's name for
 // errors; the error is an Errors.
 func ParseEnvironment(name string, data []byte) (*Environment, error) {
-	errs := newProblems(name)
+	errs := newProblems(name, data)
 	root := load(data, errs)
 	if root == nil {
 		return nil, errs.err()

@@ -20,7 +20,7 @@ const maxTasks = 10_000
 // The error is an Errors for what only the event shows, or names what only does
 // not find; both are the user's to mend.
 func (p *Pipeline) Expand(ev Event, only ...string) (Plan, error) {
-	errs := newProblems(p.Name)
+	errs := newProblems(p.Name, p.source)
 	x := newExpansion(p, &ev, errs, maxValues)
 	x.run()
 	if err := errs.err(); err != nil {
@@ -98,8 +98,8 @@ func (x *expansion) run() {
 func (x *expansion) variant(img *image, matrix map[string]string) []written {
 	d := *x.d
 	d.path = []string{"images", img.name}
-	d.scope = scope{matrix: matrix, event: x.event, lenient: img.lenient}
 	id := img.name + variant(matrix)
+	d.scope = scope{matrix: matrix, whose: id, event: x.event, lenient: img.lenient}
 	build := buildCodec.decode(d.under("build"), img.value.build)
 	x.builds[img.name] = append(x.builds[img.name], len(x.tasks))
 	all := []written{{task: len(x.tasks), image: img, node: img.value.build, d: d.under("build")}}

@@ -11,6 +11,7 @@ import (
 // scope is what ${{ }} can see at a place.
 type scope struct {
 	matrix  map[string]string // nil: no matrix here
+	whose   string            // the task it is read for
 	event   *Event            // nil: not known yet, a value that uses it is left unread
 	lenient bool              // matrix values are not known yet either
 	never   string            // not empty: no expressions here, and why
@@ -84,7 +85,7 @@ func (d *decoder) text(n *node) (text string, filled, known bool) {
 		}
 		term, after, closed := strings.Cut(rest[found[1]:], "}}")
 		if !closed {
-			d.report(n.at, `%q has no "}}"; close the expression, or write $${{ for the text itself`, shorten(rest[found[0]:]))
+			d.report(d.errs.inside(n.at, rest[found[0]:]), `%q has no "}}"; close the expression, or write $${{ for the text itself`, shorten(rest[found[0]:]))
 			return "", true, false
 		}
 		value, ok := d.value(n, term)
@@ -96,21 +97,22 @@ func (d *decoder) text(n *node) (text string, filled, known bool) {
 
 // value is what the term between ${{ and }} stands for.
 func (d *decoder) value(n *node, term string) (string, bool) {
+	place := func() position { return d.errs.inside(n.at, "${{"+term+"}}") }
 	if d.scope.never != "" {
-		d.report(n.at, "${{%s}} cannot stand here: %s", shorten(term), d.scope.never)
+		d.report(place(), "${{%s}} cannot stand here: %s", shorten(term), d.scope.never)
 		return "", false
 	}
 	match := termRegexp.FindStringSubmatch(term)
 	if match == nil {
-		d.report(n.at, "${{%s}} is not an expression; write ${{ matrix.NAME }} or ${{ event.%s }}", shorten(term), strings.Join(eventTerms, "|"))
+		d.report(place(), "${{%s}} is not an expression; write ${{ matrix.NAME }} or ${{ event.%s }}", shorten(term), strings.Join(eventTerms, "|"))
 		return "", false
 	}
 	switch root, name := match[1], match[2]; root {
 	case "matrix":
-		return d.matrixValue(n, name)
+		return d.matrixValue(place, name)
 	case "event":
 		if !slices.Contains(eventTerms, name) {
-			d.report(n.at, "event has no %q%s", name, suggestion(name, eventTerms))
+			d.report(place(), "event has no %q%s", name, suggestion(name, eventTerms))
 			return "", false
 		}
 		if d.scope.event == nil {
@@ -118,28 +120,27 @@ func (d *decoder) value(n *node, term string) (string, bool) {
 		}
 		return d.scope.event.term(name), true
 	case "secrets", "secret":
-		d.report(n.at, "secrets are never text of the pipeline; list the name under secrets and read it in the test")
+		d.report(place(), "secrets are never text of the pipeline; list the name under secrets and read it in the test")
 	case "env", "vars", "github", "inputs", "needs", "steps", "runner":
-		d.report(n.at, "%q is not known here; expressions see matrix and event only", root)
+		d.report(place(), "%q is not known here; expressions see matrix and event only", root)
 	default:
-		d.report(n.at, "%q is not known here; expressions see matrix and event only%s", root, suggestion(root, []string{"matrix", "event"}))
+		d.report(place(), "%q is not known here; expressions see matrix and event only%s", root, suggestion(root, []string{"matrix", "event"}))
 	}
 	return "", false
 }
 
-func (d *decoder) matrixValue(n *node, name string) (string, bool) {
+func (d *decoder) matrixValue(place func() position, name string) (string, bool) {
 	if d.scope.lenient {
 		return "", false
 	}
 	if value, ok := d.scope.matrix[name]; ok {
 		return value, true
 	}
-	switch {
-	case len(d.scope.matrix) == 0:
-		d.report(n.at, "matrix.%s has no value: no matrix here; give the image a matrix with that key", name)
-	default:
+	if len(d.scope.matrix) == 0 {
+		d.report(place(), "matrix.%s has no value: %s has no matrix; give its image one with that key", name, d.scope.whose)
+	} else {
 		known := slices.Collect(maps.Keys(d.scope.matrix))
-		d.report(n.at, "matrix.%s has no value for %s%s", name, variant(d.scope.matrix), suggestion(name, known))
+		d.report(place(), "matrix.%s has no value in %s%s", name, d.scope.whose, suggestion(name, known))
 	}
 	return "", false
 }

@@ -60,17 +60,28 @@ func bracket(set string) string {
 // globs is a list of globs as written.
 type globs []string
 
-// match says whether the last glob that matches name lets it in.
-func (g globs) match(name string) bool {
-	in := false
+// matcher says whether the last glob that matches a name lets it in.
+func (g globs) matcher() func(name string) bool {
+	type rule struct {
+		re *regexp.Regexp
+		in bool
+	}
+	var rules []rule
 	for _, glob := range g {
 		pattern, without := strings.CutPrefix(glob, "!")
-		re, err := compileGlob(pattern)
-		if err == nil && re.MatchString(name) { // the codec has refused what does not compile
-			in = !without
+		if re, err := compileGlob(pattern); err == nil { // the codec has refused what does not compile
+			rules = append(rules, rule{re, !without})
 		}
 	}
-	return in
+	return func(name string) bool {
+		in := false
+		for _, r := range rules {
+			if r.in != in && r.re.MatchString(name) {
+				in = r.in
+			}
+		}
+		return in
+	}
 }
 
 // globCodec checks one glob.

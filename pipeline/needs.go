@@ -60,8 +60,13 @@ func (x *expansion) theBuild(d *decoder, at position, ref imageRef, matrix map[s
 		d.report(at, "no image %q in this pipeline%s", ref.name, suggestion(ref.name, x.p.imageNames()))
 		return 0, false
 	}
+	wanted := maps.Clone(matrix) // what the brackets say goes before the values here
+	if wanted == nil {
+		wanted = map[string]string{}
+	}
+	maps.Copy(wanted, ref.matrix)
 	var found []int
-	for _, i := range x.builtFor(ref.name, matrix) {
+	for _, i := range x.builtFor(ref.name, wanted) {
 		if contains(x.tasks[i].Matrix, ref.matrix) {
 			found = append(found, i)
 		}

@@ -1,11 +1,14 @@
 package pipeline
 
+import "bytes"
+
 // Pipeline is a checked .ci.yml. It is a value: nothing changes it after Parse,
 // and several goroutines may expand it.
 type Pipeline struct {
 	Name         string   // of the file, as errors name it
 	When         When     // the pipeline's own; each image may narrow it
 	Environments []string // paths of environment files, as written
+	source       []byte   // for the places of errors
 	images       []*image
 	services     []entry[*node]
 	volumes      []entry[volumeFile]
@@ -25,7 +28,7 @@ type image struct {
 // Errors with everything that is wrong, including what only shows when the
 // matrix is expanded; values that depend on the event are checked by Expand.
 func Parse(name string, data []byte) (*Pipeline, error) {
-	errs := newProblems(name)
+	errs := newProblems(name, data)
 	root := load(data, errs)
 	if root == nil {
 		return nil, errs.err()
@@ -33,7 +36,7 @@ func Parse(name string, data []byte) (*Pipeline, error) {
 	left := maxValues
 	d := &decoder{errs: errs, left: &left, scope: scope{never: noExpression}}
 	f := fileCodec.decode(d, root)
-	p := &Pipeline{Name: name, When: f.when, services: f.services, volumes: f.volumes}
+	p := &Pipeline{Name: name, source: bytes.Clone(data), When: f.when, services: f.services, volumes: f.volumes}
 	for _, e := range f.environments {
 		p.Environments = append(p.Environments, e.value)
 	}
@@ -46,7 +49,8 @@ func Parse(name string, data []byte) (*Pipeline, error) {
 		}
 		p.images = append(p.images, img)
 	}
-	p.serviceNames, p.serviceUses = names(p.services), p.findServiceUses()
+	p.serviceNames = names(p.services)
+	p.serviceUses = p.findServiceUses()
 	p.check(d, f)
 	x := newExpansion(p, nil, errs, left)
 	x.run()

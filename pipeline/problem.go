@@ -1,9 +1,11 @@
 package pipeline
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // Problem is one thing wrong in a file a user wrote, at its place.
@@ -40,14 +42,15 @@ type position struct{ line, column int }
 // problems collects what is wrong. The same words at the same place are said
 // once, because a matrix decodes the same lines for each combination.
 type problems struct {
-	file string
-	list []Problem
-	seen map[Problem]bool
-	full bool
+	file   string
+	source []byte // to find a place inside a value
+	list   []Problem
+	seen   map[Problem]bool
+	full   bool
 }
 
-func newProblems(file string) *problems {
-	return &problems{file: file, seen: map[Problem]bool{}}
+func newProblems(file string, source []byte) *problems {
+	return &problems{file: file, source: source, seen: map[Problem]bool{}}
 }
 
 func (p *problems) add(at position, format string, args ...any) {
@@ -62,6 +65,35 @@ func (p *problems) add(at position, format string, args ...any) {
 	}
 	p.seen[problem] = true
 	p.list = append(p.list, problem)
+}
+
+// inside is where text stands in the value that begins at at, or at itself
+// where the value is written in another way than it reads.
+func (p *problems) inside(at position, text string) position {
+	start := 0
+	for line := 1; line < at.line; line++ {
+		end := bytes.IndexByte(p.source[start:], '\n')
+		if end < 0 {
+			return at
+		}
+		start += end + 1
+	}
+	skipped := 0
+	for i := 1; i < at.column && start+skipped < len(p.source); i++ {
+		_, size := utf8.DecodeRune(p.source[start+skipped:])
+		skipped += size
+	}
+	found := bytes.Index(p.source[start+skipped:], []byte(text))
+	const near = 4096
+	if found < 0 || found > near {
+		return at
+	}
+	before := p.source[start : start+skipped+found]
+	if last := bytes.LastIndexByte(before, '\n'); last >= 0 {
+		at.line += bytes.Count(before, []byte("\n"))
+		before = before[last+1:]
+	}
+	return position{at.line, utf8.RuneCount(before) + 1}
 }
 
 // err is nil when nothing was added.

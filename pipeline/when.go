@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -78,7 +79,7 @@ func (w When) kindSkip(ev Event) string {
 }
 
 func nameSkip(what, name string, patterns globs) string {
-	if name == "" || len(patterns) == 0 || patterns.match(name) {
+	if name == "" || len(patterns) == 0 || patterns.matcher()(name) {
 		return ""
 	}
 	return fmt.Sprintf("%s %s is not among %s", what, name, strings.Join(patterns, ", "))
@@ -88,10 +89,8 @@ func pathSkip(patterns globs, ev Event) string {
 	if len(patterns) == 0 || ev.Changed == nil || ev.Kind == "" {
 		return ""
 	}
-	for _, p := range ev.Changed {
-		if patterns.match(p) {
-			return ""
-		}
+	if slices.ContainsFunc(ev.Changed, patterns.matcher()) {
+		return ""
 	}
 	return "paths: nothing under " + strings.Join(patterns, ", ") + " changed"
 }
