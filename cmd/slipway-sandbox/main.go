@@ -1,0 +1,33 @@
+// Command slipway-sandbox makes sandboxes for slipway, which starts it and
+// speaks to it over a socket. It is of no use to people.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+
+	"github.com/rs/zerolog"
+
+	"slipway/runner/sandbox"
+	"slipway/runner/wire"
+)
+
+func main() {
+	if len(os.Args) == 2 && os.Args[1] == "init" {
+		sandbox.Init() // libcontainer runs its own binary again inside the new namespaces
+	}
+	cfg := sandbox.Config{Log: zerolog.New(os.Stderr).Level(zerolog.InfoLevel)}
+	flag.StringVar(&cfg.Root, "root", "", "directory of the sandboxes' writable layers")
+	flag.StringVar(&cfg.Cgroup, "cgroup", "", "parent of the sandboxes' cgroups, absolute")
+	flag.StringVar(&cfg.Agent, "agent", "", "path of slipway-agent")
+	flag.Parse()
+	if cfg.Root == "" || cfg.Cgroup == "" || cfg.Agent == "" || flag.NArg() > 0 {
+		fmt.Fprintln(os.Stderr, "slipway-sandbox is started by slipway; run slipway instead")
+		os.Exit(2)
+	}
+	if err := sandbox.Serve(cfg, os.NewFile(wire.HelperFD, "runner")); err != nil {
+		cfg.Log.Error().Err(err).Msg("slipway-sandbox")
+		os.Exit(1)
+	}
+}

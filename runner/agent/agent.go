@@ -1,0 +1,160 @@
+// Package agent is PID 1 of every sandbox: it starts the one command it is
+// told to, carries its output, reaps what is orphaned, and reports how the
+// command ended. It ends when its socket does, and the kernel then ends
+// everything else in the sandbox; that is how nothing outlives a crashed runner.
+//
+// It refuses to be talked to by what it runs: nothing inside may trace it, read
+// its memory, open its socket or signal it to death. It decides nothing about
+// passing or failing, and imports almost nothing, since its start is part of
+// every sandbox's start.
+package agent
+
+import (
+	"os"
+	"os/signal"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"slipway/runner/wire"
+)
+
+// Run is the whole program; its result is the exit status.
+func Run(args []string) int {
+	if len(args) > 1 && args[1] == wire.HoldArg {
+		return hold()
+	}
+	secure()
+	return serve()
+}
+
+// hold keeps the namespaces it was started in until standard input ends.
+func hold() int {
+	var b [1]byte
+	_, _ = os.Stdin.Read(b[:])
+	return 0
+}
+
+// secure closes the ways from the command to its PID 1. The agent's file is
+// not readable either, so the kernel keeps /proc/1 shut from the first
+// instruction on; this is the second lock.
+func secure() {
+	_ = unix.Close(wire.ExeFD)
+	unix.CloseOnExec(wire.AgentFD)
+	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+	// A PID 1 gets only the signals it handles. The Go runtime handles most, and
+	// would end on them: so all are caught, and dropped. (Ignored ones would
+	// stay ignored in the command; caught ones are reset by exec.)
+	signal.Notify(make(chan os.Signal, 1))
+	unix.Umask(0o022)
+	limit()
+}
+
+// limit sets what the command inherits: files as a program of today expects,
+// and no core dumps. A core limit of 1 and not 0, since at 0 core(5) still
+// hands a dump to the host's collector program. Done here, by the process
+// itself: from outside it takes CAP_SYS_RESOURCE, which not every host's root has.
+func limit() {
+	var files syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files) == nil {
+		files.Max = min(files.Max, 1<<20)
+		files.Cur = min(files.Max, 1<<16)
+		_ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &files) // only ever lowers
+	}
+	_ = syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{Cur: 1, Max: 1})
+}
+
+// serve answers frames until the socket ends.
+func serve() int {
+	var job *job
+	for {
+		kind, body, out, err := receive()
+		if err != nil {
+			return 0 // the runner is gone, or not ours: either way this sandbox is over
+		}
+		switch kind {
+		case wire.KindExec:
+			var x wire.Exec
+			if wire.Decode(body, &x) != nil || out < 0 || job != nil {
+				return 2
+			}
+			job = start(&x, out)
+		case wire.KindStop:
+			if job != nil {
+				job.stop()
+			}
+		default:
+			return 2
+		}
+	}
+}
+
+// receive reads one frame and the file that came with it, -1 for none.
+func receive() (kind byte, body []byte, file int, err error) {
+	file = -1
+	var head [wire.HeaderSize]byte
+	oob := make([]byte, unix.CmsgSpace(4))
+	for have := 0; have < len(head); {
+		n, on, _, _, err := unix.Recvmsg(wire.AgentFD, head[have:], oob, unix.MSG_CMSG_CLOEXEC)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || n == 0 {
+			return 0, nil, -1, syscall.EPIPE
+		}
+		have += n
+		if on > 0 {
+			file = passed(oob[:on])
+		}
+	}
+	kind, size, err := wire.ParseHeader(head[:])
+	if err != nil {
+		return 0, nil, -1, err
+	}
+	body = make([]byte, size)
+	for have := 0; have < size; {
+		n, err := unix.Read(wire.AgentFD, body[have:])
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || n == 0 {
+			return 0, nil, -1, syscall.EPIPE
+		}
+		have += n
+	}
+	return kind, body, file, nil
+}
+
+func passed(oob []byte) int {
+	msgs, err := unix.ParseSocketControlMessage(oob)
+	if err != nil || len(msgs) == 0 {
+		return -1
+	}
+	fds, err := unix.ParseUnixRights(&msgs[0])
+	if err != nil || len(fds) == 0 {
+		return -1
+	}
+	return fds[0]
+}
+
+// send writes a frame whole. Only one goroutine sends at any time. A runner
+// that is gone is noticed by the reader.
+func send(b wire.Body) {
+	for frame := wire.Encode(b); len(frame) > 0; {
+		n, err := unix.Write(wire.AgentFD, frame)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return
+		}
+		frame = frame[n:]
+	}
+}
+
+// now is CLOCK_MONOTONIC in nanoseconds: the runner compares it with its own.
+func now() int64 {
+	var t unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &t)
+	return t.Nano()
+}

@@ -1,0 +1,47 @@
+package agent
+
+import (
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"slipway/runner/wire"
+)
+
+// place makes what the command expects to find: its working directory, its
+// secrets, and a report directory it may write to.
+func place(x *wire.Exec, u *user) *wire.Refused {
+	if x.Dir == "" {
+		x.Dir = "/"
+	}
+	if err := os.MkdirAll(x.Dir, 0o755); err != nil {
+		return refuse(126, "working directory "+x.Dir+": "+reason(err))
+	}
+	if x.Out != "" {
+		if err := unix.Chown(x.Out, int(u.uid), int(u.gid)); err != nil {
+			return refuse(126, "hand "+x.Out+" to the test's user: "+err.Error())
+		}
+	}
+	for _, s := range x.Secrets {
+		if err := writeSecret(s, u); err != nil {
+			return refuse(126, "secret "+s.Name+": "+reason(err))
+		}
+	}
+	return nil
+}
+
+// writeSecret leaves a file only its user may read, on a tmpfs.
+func writeSecret(s wire.Secret, u *user) error {
+	path := filepath.Join(wire.SecretsDir, s.Name)
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o400)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := f.Chown(int(u.uid), int(u.gid)); err != nil {
+		return err
+	}
+	_, err = f.Write(s.Data)
+	return err
+}

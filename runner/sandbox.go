@@ -1,0 +1,140 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"slipway/runner/wire"
+)
+
+// Sandbox is made and waits for its one command. Preparing is the slow part, so
+// it may be done while other work goes on.
+type Sandbox struct {
+	runner *Runner
+	req    Request
+	root   Rootfs
+	id     string
+	made   *wire.Made
+	egress io.Closer
+
+	agent *net.UnixConn
+	used  bool
+	once  sync.Once
+}
+
+// Prepare makes a sandbox for req. The caller closes it. An error means that
+// none could be made; ctx covers the making.
+func (r *Runner) Prepare(ctx context.Context, req Request) (_ *Sandbox, err error) {
+	if err := req.check(); err != nil {
+		return nil, fmt.Errorf("prepare %s: %w", req.ID, err)
+	}
+	if err := r.enter(); err != nil {
+		return nil, err
+	}
+	s := &Sandbox{runner: r, req: req, id: r.newID()}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("prepare a sandbox for %s: %w", req.ID, err)
+			s.Close()
+		}
+	}()
+	if s.root, err = req.Rootfs(ctx, req.Image); err != nil {
+		return s, err
+	}
+	ours, theirs, err := socketpair(unix.SOCK_STREAM)
+	if err != nil {
+		return s, err
+	}
+	defer theirs.Close()
+	if s.agent, err = unixConn(ours); err != nil {
+		return s, err
+	}
+	r.helper.adopt(s)
+	reply, err := r.helper.call(ctx, wire.Call{Op: wire.Create, ID: s.id, Sandbox: req.sandbox(s.root, r.opts.Defaults)}, theirs)
+	if err != nil {
+		return s, err
+	}
+	s.made = reply.Made
+	if err := ctx.Err(); err != nil {
+		return s, context.Cause(ctx)
+	}
+	r.opts.Log.Debug().Str("test", req.ID).Interface("us", s.made.TimingUS).Msg("sandbox made")
+	if req.Egress != nil {
+		if err := s.connect(ctx); err != nil {
+			return s, err
+		}
+	}
+	return s, nil
+}
+
+// connect lets the sandbox out and tells it its resolvers.
+func (s *Sandbox) connect(ctx context.Context) error {
+	closer, resolvers, err := s.req.Egress(ctx, fmt.Sprintf("/proc/%d/ns/net", s.made.PID))
+	if err != nil {
+		return fmt.Errorf("connect it to the network: %w", err)
+	}
+	s.egress = closer
+	var b strings.Builder
+	for _, a := range resolvers {
+		fmt.Fprintf(&b, "nameserver %s\n", a)
+	}
+	// In place: the file is bound into the sandbox. No command has run yet, so
+	// nothing inside can have touched it.
+	if err := os.WriteFile(s.made.Resolv, []byte(b.String()), 0o644); err != nil {
+		return fmt.Errorf("write /etc/resolv.conf: %w", err)
+	}
+	return nil
+}
+
+// removeLimit is how long removing one sandbox may take.
+const removeLimit = 2 * time.Minute
+
+// Close kills what is left in the sandbox and removes it, in the background:
+// the runner's Close waits. Closing again does nothing.
+func (s *Sandbox) Close() {
+	s.once.Do(func() {
+		go func() {
+			defer s.runner.live.Done()
+			if err := s.remove(); err != nil {
+				s.runner.opts.Log.Error().Err(err).Str("test", s.req.ID).Msg("a sandbox was not removed whole; the next start removes the rest")
+			}
+		}()
+	})
+}
+
+func (s *Sandbox) remove() error {
+	ctx, cancel := context.WithTimeout(context.Background(), removeLimit)
+	defer cancel()
+	var errs []error
+	if s.agent != nil {
+		s.runner.helper.abandon(s)
+		errs = append(errs, s.agent.Close())
+		// Asked for even if Create's answer never came: it may have been made.
+		if _, err := s.runner.helper.call(ctx, wire.Call{Op: wire.Destroy, ID: s.id}, nil); s.made != nil {
+			errs = append(errs, err)
+		}
+	}
+	if s.egress != nil {
+		errs = append(errs, s.egress.Close())
+	}
+	if s.root.Release != nil {
+		errs = append(errs, s.root.Release())
+	}
+	return errors.Join(errs...)
+}
+
+// cut ends the agent, and with it everything in the sandbox. What waits for
+// the agent sees the end of its socket.
+func (s *Sandbox) cut() {
+	_ = s.agent.CloseRead() // either fails only where both have happened already
+	_ = s.agent.CloseWrite()
+}

@@ -1,0 +1,40 @@
+package sandbox
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// sealAgent copies the agent into memory that nobody can write to any more.
+// Sandboxes execute it by file descriptor: it has no path in any of them, and
+// /proc/1/exe leads to nothing that could be overwritten (CVE-2019-5736). It
+// may be executed but not read, which makes the kernel keep the process of it
+// untraceable (execve(2), prctl(2) PR_SET_DUMPABLE).
+func sealAgent(path string) (*os.File, error) {
+	src, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("open the agent: %w; run `make build`, which makes it", err)
+	}
+	defer src.Close()
+	fd, err := unix.MemfdCreate("slipway-agent", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
+	if err == unix.EINVAL { // before Linux 6.3 there is no MFD_EXEC, and no need for it
+		fd, err = unix.MemfdCreate("slipway-agent", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("memory for the agent: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "slipway-agent")
+	if _, err := io.Copy(f, src); err != nil {
+		return nil, fmt.Errorf("copy the agent: %w", err)
+	}
+	if err := f.Chmod(0o111); err != nil {
+		return nil, fmt.Errorf("close the agent to readers: %w", err)
+	}
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE); err != nil {
+		return nil, fmt.Errorf("seal the agent: %w", err)
+	}
+	return f, nil
+}

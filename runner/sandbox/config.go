@@ -1,0 +1,134 @@
+package sandbox
+
+import (
+	"math"
+	"path/filepath"
+
+	"github.com/opencontainers/cgroups"
+	devices "github.com/opencontainers/cgroups/devices/config"
+	"github.com/opencontainers/runc/libcontainer/configs"
+	"github.com/opencontainers/runc/libcontainer/specconv"
+	"golang.org/x/sys/unix"
+
+	"slipway/runner/wire"
+)
+
+// config is the whole isolation of a sandbox, in libcontainer's words.
+func (h *Helper) config(b *box, s *wire.Sandbox) *configs.Config {
+	ids := []configs.IDMap{{ContainerID: 0, HostID: int64(b.slot.first), Size: perSlot}}
+	caps := capabilities()
+	c := &configs.Config{
+		Rootfs:          b.target,
+		RootPropagation: unix.MS_SLAVE | unix.MS_REC,
+		Hostname:        s.Hostname,
+		Namespaces: configs.Namespaces{
+			{Type: configs.NEWUSER, Path: b.slot.path()},
+			{Type: configs.NEWNS}, {Type: configs.NEWPID}, {Type: configs.NEWIPC},
+			{Type: configs.NEWUTS}, {Type: configs.NEWNET}, {Type: configs.NEWCGROUP},
+		},
+		UIDMappings:     ids,
+		GIDMappings:     ids,
+		Capabilities:    &configs.Capabilities{Bounding: caps, Effective: caps, Permitted: caps},
+		NoNewPrivileges: true,
+		Seccomp:         h.seccomp,
+		Mounts:          mounts(),
+		MaskPaths:       maskedPaths(),
+		ReadonlyPaths:   []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
+		Networks:        []*configs.Network{{Type: "loopback", Address: "127.0.0.1/0", Gateway: "localhost"}},
+		// As Docker: in its own network a service may listen on port 80 whoever it runs as.
+		Sysctl:  map[string]string{"net.ipv4.ip_unprivileged_port_start": "0"},
+		Cgroups: h.cgroup(b.id, s.Limits),
+	}
+	for _, d := range specconv.AllowedDevices {
+		if d.Path != "" {
+			c.Devices = append(c.Devices, d)
+		}
+	}
+	c.Mounts = append(c.Mounts,
+		bind(filepath.Join(b.dir, outName), "/out"),
+		bind(filepath.Join(b.dir, hostsName), "/etc/hosts"),
+		bind(filepath.Join(b.dir, hostName), "/etc/hostname"),
+		bind(filepath.Join(b.dir, resolvName), "/etc/resolv.conf"),
+	)
+	if s.Secrets {
+		c.Mounts = append(c.Mounts, tmpfs(wire.SecretsDir, "mode=0755,size=4m"))
+	}
+	for i, m := range s.Binds {
+		c.Mounts = append(c.Mounts, bind(b.bindPoint(i), m.Target))
+	}
+	return c
+}
+
+const quiet = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+
+// mounts every sandbox has.
+func mounts() []*configs.Mount {
+	return []*configs.Mount{
+		{Source: "proc", Device: "proc", Destination: "/proc", Flags: quiet},
+		{Source: "tmpfs", Device: "tmpfs", Destination: "/dev", Flags: unix.MS_NOSUID | unix.MS_STRICTATIME, Data: "mode=755,size=64k"},
+		{Source: "devpts", Device: "devpts", Destination: "/dev/pts", Flags: unix.MS_NOSUID | unix.MS_NOEXEC, Data: "newinstance,ptmxmode=0666,mode=0620,gid=5"},
+		{Source: "shm", Device: "tmpfs", Destination: "/dev/shm", Flags: quiet, Data: "mode=1777,size=64m"},
+		{Source: "mqueue", Device: "mqueue", Destination: "/dev/mqueue", Flags: quiet},
+		{Source: "sysfs", Device: "sysfs", Destination: "/sys", Flags: quiet | unix.MS_RDONLY},
+		// Runtimes size their heaps and thread pools by what they read here.
+		{Source: "cgroup", Device: "cgroup", Destination: "/sys/fs/cgroup", Flags: quiet | unix.MS_RDONLY},
+	}
+}
+
+func tmpfs(target, data string) *configs.Mount {
+	return &configs.Mount{Source: "tmpfs", Device: "tmpfs", Destination: target, Flags: quiet, Data: data}
+}
+
+func bind(source, target string) *configs.Mount {
+	return &configs.Mount{Source: source, Device: "bind", Destination: target, Flags: unix.MS_BIND | unix.MS_REC | unix.MS_NOSUID | unix.MS_NODEV}
+}
+
+// maskedPaths are Docker's: they say things about the host.
+func maskedPaths() []string {
+	paths := []string{
+		"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+		"/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats",
+		"/sys/devices/virtual/powercap", "/sys/firmware",
+	}
+	throttle, _ := filepath.Glob("/sys/devices/system/cpu/cpu*/thermal_throttle") // the pattern is right
+	return append(paths, throttle...)
+}
+
+// ownPids is what the agent's threads take, beyond what the test may have.
+const ownPids = 16
+
+// cpuPeriod in microseconds, the kernel's default.
+const cpuPeriod = 100_000
+
+func (h *Helper) cgroup(id string, l wire.Limits) *cgroups.Cgroup {
+	pids := l.Pids + ownPids
+	r := &cgroups.Resources{
+		Memory:    l.Memory,
+		PidsLimit: &pids,
+		CpuPeriod: cpuPeriod,
+		CpuQuota:  int64(math.Ceil(l.CPUs * cpuPeriod)),
+		Devices:   deviceRules(),
+	}
+	if swapAccounted() {
+		r.MemorySwap = l.Memory // both together: none beyond memory
+	}
+	return &cgroups.Cgroup{Path: filepath.Join(h.cfg.Cgroup, cgroupName(h.session.name, id)), Resources: r}
+}
+
+// deviceRules: nothing but the few nodes of a minimal /dev, ptys and the tty.
+func deviceRules() []*devices.Rule {
+	rules := []*devices.Rule{{Type: devices.WildcardDevice, Major: devices.Wildcard, Minor: devices.Wildcard, Permissions: "rwm", Allow: false}}
+	for _, d := range specconv.AllowedDevices {
+		if d.Path != "" {
+			rules = append(rules, &d.Rule)
+		}
+	}
+	for _, r := range []devices.Rule{{Major: 136, Minor: devices.Wildcard}, {Major: 5, Minor: 2}} {
+		r.Type, r.Permissions, r.Allow = devices.CharDevice, "rwm", true
+		rules = append(rules, &r)
+	}
+	return rules
+}
+
+// cgroupName starts with the session, so that a reaper knows whose it was.
+func cgroupName(session, id string) string { return session + "." + id }

@@ -1,0 +1,203 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	_ "github.com/opencontainers/cgroups/devices" // libcontainer's device rules for both cgroup versions
+	"github.com/opencontainers/runc/libcontainer"
+	"golang.org/x/sys/unix"
+
+	"slipway/runner/wire"
+)
+
+// box is one sandbox.
+type box struct {
+	id     string
+	dir    string // on disk: the writable layer, /out, the files of /etc
+	target string // mount point of the root, in this process's mounts only
+	slot   *slot
+	binds  int
+
+	container *libcontainer.Container
+	process   *libcontainer.Process
+	cgroups   map[string]string
+	ended     chan struct{} // closed when PID 1 is gone and collected
+
+	once      sync.Once
+	removeErr error
+	diskWord  atomic.Pointer[string]
+}
+
+func (b *box) bindPoint(i int) string { return fmt.Sprintf("%s.bind%d", b.target, i) }
+
+// create makes a sandbox up to the point where its agent waits for a command.
+// What was made before a failure is removed.
+func (h *Helper) create(id string, s *wire.Sandbox, agent *os.File) (_ *wire.Made, err error) {
+	if s == nil || agent == nil || id == "" || filepath.Base(id) != id {
+		return nil, errors.New("a create call needs an id, a sandbox and the agent's socket")
+	}
+	t := newTimer()
+	h.warmer.poke()
+	if err := h.claim(id); err != nil {
+		return nil, err
+	}
+	b := &box{id: id, dir: h.dir(id), target: filepath.Join(h.mounts, id)}
+	defer func() {
+		if err != nil {
+			h.forget(id)
+			err = errors.Join(err, h.destroy(b))
+		}
+	}()
+	if b.slot, err = h.slots.take(); err != nil {
+		return nil, err
+	}
+	t.lap("slot")
+	if err := b.lay(s); err != nil {
+		return nil, err
+	}
+	t.lap("files")
+	if err := (overlay{lowers: s.Lowers, state: b.dir, target: b.target, slot: b.slot}).mount(); err != nil {
+		return nil, err
+	}
+	if err := b.bindAll(s.Binds); err != nil {
+		return nil, err
+	}
+	t.lap("overlay")
+	pid, err := h.launch(b, s, agent, t)
+	if err != nil {
+		return nil, fmt.Errorf("make the sandbox: %w", err)
+	}
+	h.watch.add(b, s.Limits.Disk)
+	h.mu.Lock()
+	h.sandboxes[id] = b
+	h.mu.Unlock()
+	t.lap("run")
+	return &wire.Made{
+		PID: pid, Out: filepath.Join(b.dir, outName), Resolv: filepath.Join(b.dir, resolvName), TimingUS: t.laps,
+	}, nil
+}
+
+// claim reserves an id.
+func (h *Helper) claim(id string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if _, ok := h.sandboxes[id]; ok {
+		return fmt.Errorf("there is a sandbox %s already", id)
+	}
+	h.sandboxes[id] = nil
+	return nil
+}
+
+// lay makes the sandbox's own directories and files, owned by its root.
+func (b *box) lay(s *wire.Sandbox) error {
+	if err := os.Mkdir(b.dir, 0o711); err != nil {
+		return fmt.Errorf("make the sandbox's directory: %w", err)
+	}
+	for _, d := range []string{upperName, workName, outName} {
+		if err := os.Mkdir(filepath.Join(b.dir, d), 0o755); err != nil {
+			return fmt.Errorf("make the sandbox's directory: %w", err)
+		}
+	}
+	hosts := "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.0.1\t" + s.Hostname + "\n"
+	for name, content := range map[string]string{hostsName: hosts, hostName: s.Hostname + "\n", resolvName: ""} {
+		if err := os.WriteFile(filepath.Join(b.dir, name), []byte(content), 0o644); err != nil {
+			return fmt.Errorf("write /etc/%s: %w", name, err)
+		}
+	}
+	for _, name := range []string{upperName, outName, hostsName, hostName, resolvName} {
+		if err := os.Chown(filepath.Join(b.dir, name), b.slot.first, b.slot.first); err != nil {
+			return fmt.Errorf("give %s to the sandbox: %w", name, err)
+		}
+	}
+	return os.Mkdir(b.target, 0o755)
+}
+
+// bindAll attaches what the host lends, with owners mapped, beside the root's
+// mount point. libcontainer then binds it to where the test wants it.
+func (b *box) bindAll(binds []wire.Bind) error {
+	for i, m := range binds {
+		attrs := uint64(unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV)
+		if m.ReadOnly {
+			attrs |= unix.MOUNT_ATTR_RDONLY
+		}
+		fd, err := idmapped(m.Source, b.slot, attrs)
+		if err != nil {
+			return err
+		}
+		err = attach(fd, m.Source, b.bindPoint(i))
+		unix.Close(fd)
+		if err != nil {
+			return fmt.Errorf("bind %s: %w", m.Source, err)
+		}
+		b.binds = i + 1
+	}
+	return nil
+}
+
+func attach(fd int, source, at string) error {
+	info, err := os.Stat(source)
+	if err != nil {
+		return err
+	}
+	if info.IsDir() {
+		err = os.Mkdir(at, 0o755)
+	} else {
+		err = os.WriteFile(at, nil, 0o644)
+	}
+	if err != nil {
+		return err
+	}
+	return unix.MoveMount(fd, "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+// launch lets libcontainer make the namespaces and start the agent in them.
+func (h *Helper) launch(b *box, s *wire.Sandbox, agent *os.File, t *timer) (pid int, err error) {
+	c, err := libcontainer.Create(filepath.Join(h.mounts, ".state"), b.id, h.config(b, s))
+	if err != nil {
+		return 0, err
+	}
+	b.container = c
+	t.lap("create")
+	p := &libcontainer.Process{
+		Args: []string{fmt.Sprintf("/proc/self/fd/%d", wire.ExeFD)},
+		Env:  []string{"GOMAXPROCS=2", "HOME=/"}, // for the agent itself: it needs no more cores, and its child gets its own environment
+		Cwd:  "/",
+		Init: true,
+		// Their places are wire.AgentFD and wire.ExeFD.
+		ExtraFiles: []*os.File{agent, h.agent},
+	}
+	if err := c.Run(p); err != nil {
+		return 0, err
+	}
+	b.process, b.ended = p, make(chan struct{})
+	go func() {
+		defer close(b.ended)
+		_, _ = p.Wait() // how PID 1 ended says nothing: the agent's record does
+	}()
+	state, err := c.State()
+	if err != nil {
+		return 0, err
+	}
+	b.cgroups = state.CgroupPaths
+	return p.Pid()
+}
+
+// timer notes how long each step of a creation took, in microseconds.
+type timer struct {
+	last time.Time
+	laps map[string]int64
+}
+
+func newTimer() *timer { return &timer{last: time.Now(), laps: map[string]int64{}} }
+
+func (t *timer) lap(name string) {
+	now := time.Now()
+	t.laps[name] = now.Sub(t.last).Microseconds()
+	t.last = now
+}

@@ -1,0 +1,254 @@
+// Package sandbox makes and removes sandboxes with libcontainer, for the runner,
+// which asks over a socket. It is linked into the helper program slipway-sandbox
+// alone: libcontainer runs its own binary again inside every new sandbox, so
+// that binary must be small and hold nothing else.
+//
+// It lives in a mount namespace of its own, where every overlay it mounts goes
+// when it goes. It refuses to outlive its runner: when the socket ends it kills
+// and removes all it made. It never runs the command of a test; the agent does.
+package sandbox
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+
+	"slipway/runner/wire"
+)
+
+// Config of the helper.
+type Config struct {
+	Root   string // directory of all sandboxes' writable layers
+	Cgroup string // absolute parent of all sandboxes' cgroups
+	Agent  string // path of slipway-agent
+	Log    zerolog.Logger
+}
+
+// Helper makes sandboxes for one runner.
+type Helper struct {
+	cfg     Config
+	session *session
+	mounts  string // directory of overlay mount points, seen by this process alone
+	agent   *os.File
+	slots   *slots
+	seccomp seccompProfile
+	warmer  *warmer
+	watch   *watch
+
+	mu        sync.Mutex
+	sandboxes map[string]*box // claimed names; nil while one is being made
+	calls     sync.WaitGroup
+	settled   chan struct{} // closed when leftovers are reaped
+
+	write sync.Mutex
+}
+
+// Serve answers calls on the socket until it ends, then removes everything. An
+// error means it could not start or that something could not be removed.
+func Serve(cfg Config, socket *os.File) error {
+	// Whatever the terminal or a broken pipe says, cleaning up comes first: the
+	// runner ends this process by closing the socket.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGPIPE)
+	h, err := open(cfg)
+	if err != nil {
+		h.say(socket, wire.Reply{Error: err.Error()})
+		return err
+	}
+	h.say(socket, wire.Reply{})
+	h.receive(socket)
+	return h.close()
+}
+
+func open(cfg Config) (*Helper, error) {
+	h := &Helper{cfg: cfg, sandboxes: map[string]*box{}, settled: make(chan struct{}), mounts: mountsDir}
+	if err := privateMounts(); err != nil {
+		return h, err
+	}
+	var err error
+	if h.agent, err = sealAgent(cfg.Agent); err != nil {
+		return h, err
+	}
+	if h.session, err = newSession(cfg.Root); err != nil {
+		return h, err
+	}
+	h.slots = newSlots(cfg.Cgroup, h.agent)
+	h.slots.prepare(2)
+	if h.seccomp, err = newSeccomp(); err != nil {
+		return h, err
+	}
+	h.warmer = newWarmer()
+	h.watch = newWatch(cfg.Root, cfg.Log)
+	go func() {
+		defer close(h.settled)
+		reap(cfg, h.session.name)
+	}()
+	return h, nil
+}
+
+// receive handles calls until the runner is gone, each in its own goroutine.
+func (h *Helper) receive(socket *os.File) {
+	buf, oob := make([]byte, wire.MaxMessage), make([]byte, unix.CmsgSpace(4))
+	for {
+		n, on, _, _, err := unix.Recvmsg(int(socket.Fd()), buf, oob, unix.MSG_CMSG_CLOEXEC)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil || n == 0 {
+			break
+		}
+		var passed *os.File
+		if msgs, err := unix.ParseSocketControlMessage(oob[:on]); err == nil && len(msgs) > 0 {
+			if fds, err := unix.ParseUnixRights(&msgs[0]); err == nil && len(fds) > 0 {
+				passed = os.NewFile(uintptr(fds[0]), "agent")
+			}
+		}
+		var c wire.Call
+		if err := json.Unmarshal(buf[:n], &c); err != nil {
+			h.cfg.Log.Error().Err(err).Msg("a call that is not JSON")
+			continue
+		}
+		h.calls.Add(1)
+		go func() {
+			defer h.calls.Done()
+			h.say(socket, h.answer(c, passed))
+		}()
+	}
+	h.calls.Wait()
+}
+
+func (h *Helper) say(socket io.Writer, r wire.Reply) {
+	b, err := json.Marshal(r)
+	if err != nil {
+		b = fmt.Appendf(nil, `{"Seq":%d,"Error":%q}`, r.Seq, err)
+	}
+	h.write.Lock()
+	defer h.write.Unlock()
+	_, _ = socket.Write(b) // a runner that is gone is noticed by the reader
+}
+
+// answer carries one call out.
+func (h *Helper) answer(c wire.Call, passed *os.File) wire.Reply {
+	r := wire.Reply{Seq: c.Seq}
+	if passed != nil {
+		defer passed.Close()
+	}
+	var err error
+	switch c.Op {
+	case wire.Create:
+		r.Made, err = h.create(c.ID, c.Sandbox, passed)
+	case wire.Settle:
+		<-h.settled
+	case wire.Measure, wire.Kill, wire.Destroy:
+		b := h.find(c.ID)
+		if b == nil {
+			err = fmt.Errorf("there is no sandbox %s", c.ID)
+			break
+		}
+		switch c.Op {
+		case wire.Measure:
+			r.Counts = b.measure()
+		case wire.Kill:
+			b.kill()
+		case wire.Destroy:
+			h.forget(c.ID)
+			err = h.destroy(b)
+		}
+	default:
+		err = fmt.Errorf("unknown operation %q", c.Op)
+	}
+	if err != nil {
+		r.Error = err.Error()
+	}
+	return r
+}
+
+func (h *Helper) find(id string) *box {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.sandboxes[id]
+}
+
+func (h *Helper) forget(id string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.sandboxes, id)
+}
+
+// close removes everything this helper made.
+func (h *Helper) close() error {
+	var errs []error
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	for _, b := range h.sandboxes {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			if err := h.destroy(b); err != nil {
+				mu.Lock()
+				errs = append(errs, err)
+				mu.Unlock()
+			}
+		}()
+	}
+	wg.Wait()
+	h.watch.close()
+	h.warmer.close()
+	select {
+	case <-h.settled:
+	case <-time.After(settleLimit):
+	}
+	removeEmptyParents(h.cfg.Cgroup)
+	errs = append(errs, h.session.close())
+	h.slots.close()
+	return errors.Join(errs...)
+}
+
+// mountsDir holds a tmpfs of this process alone, with the mount points of the
+// overlays. They cannot lie below the root: a sandbox's own ids must be able to
+// walk there, and the root may be in a directory closed to them.
+const mountsDir = "/run/slipway-sandbox"
+
+// privateMounts makes mounts made here invisible outside, while later mounts
+// of the host still appear here. The runner started this process in a mount
+// namespace of its own.
+func privateMounts() error {
+	if same, err := sameMounts(); err != nil || same {
+		return fmt.Errorf("slipway-sandbox must be started by slipway, in a mount namespace of its own (%w)", errors.Join(err, errShared))
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
+		return fmt.Errorf("detach from the host's mounts: %w; slipway needs root (CAP_SYS_ADMIN)", err)
+	}
+	if err := os.MkdirAll(mountsDir, 0o755); err != nil {
+		return fmt.Errorf("make the directory of mount points: %w", err)
+	}
+	if err := unix.Mount("tmpfs", mountsDir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755,size=64m"); err != nil {
+		return fmt.Errorf("mount a tmpfs at %s: %w", mountsDir, err)
+	}
+	return nil
+}
+
+var errShared = errors.New("it shares its parent's")
+
+func sameMounts() (bool, error) {
+	own, err := os.Readlink("/proc/self/ns/mnt")
+	if err != nil {
+		return false, err
+	}
+	parent, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", os.Getppid()))
+	if err != nil {
+		return false, nil //nolint:nilerr // a parent that died at once leaves nothing to compare with, and the socket ends next
+	}
+	return own == parent, nil
+}
+
+// dir of one sandbox's files on disk.
+func (h *Helper) dir(id string) string { return filepath.Join(h.session.dir, id) }
