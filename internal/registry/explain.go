@@ -21,6 +21,10 @@ func (c *client) explain(err error, repo name.Repository, verb string) error {
 	if host == name.DefaultRegistry {
 		login = "docker.io"
 	}
+	// An answer to the second try, over plain HTTP, must not hide what was wrong with TLS.
+	if next := certificateStep(err, login); next != "" {
+		return fmt.Errorf("%w; %s", err, next)
+	}
 	var answer *transport.Error
 	if errors.As(err, &answer) {
 		return c.explainAnswer(err, answer, repo, login, verb)
@@ -55,22 +59,29 @@ func (c *client) explainAnswer(err error, a *transport.Error, repo name.Reposito
 	return err
 }
 
-// nextStep is the advice for an error below HTTP, "" where there is none.
-func nextStep(err error, host string) string {
-	var dns *net.DNSError
-	var record tls.RecordHeaderError
+// certificateStep is the advice for a certificate that is refused.
+func certificateStep(err error, host string) string {
 	var cert *tls.CertificateVerificationError
 	var unknown x509.UnknownAuthorityError
 	var named x509.HostnameError
 	switch {
-	case errors.Is(err, http.ErrSchemeMismatch), errors.As(err, &record):
-		return fmt.Sprintf("%s answers plain HTTP instead of TLS; if that is meant, say that it is insecure (--insecure)", host)
 	case errors.As(err, &unknown):
 		return fmt.Sprintf("install the CA of %s into /usr/local/share/ca-certificates and run update-ca-certificates, or say that it is insecure (--insecure)", host)
 	case errors.As(err, &named):
 		return fmt.Sprintf("use the name its certificate is for, or get %s a certificate for this one", host)
 	case errors.As(err, &cert):
 		return fmt.Sprintf("renew the certificate of %s, or check this machine's clock", host)
+	}
+	return ""
+}
+
+// nextStep is the advice for an error below HTTP, "" where there is none.
+func nextStep(err error, host string) string {
+	var dns *net.DNSError
+	var record tls.RecordHeaderError
+	switch {
+	case errors.Is(err, http.ErrSchemeMismatch), errors.As(err, &record):
+		return fmt.Sprintf("%s answers plain HTTP instead of TLS; if that is meant, say that it is insecure (--insecure)", host)
 	case errors.As(err, &dns) && dns.IsNotFound:
 		return fmt.Sprintf("no such host: check the spelling of %s and this machine's DNS", host)
 	case errors.As(err, &dns):

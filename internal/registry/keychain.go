@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"errors"
 	"fmt"
 	"os/exec"
 	"path/filepath"
@@ -48,7 +47,7 @@ func (k *keychain) Resolve(r authn.Resource) (authn.Authenticator, error) {
 		}
 		a, err := k.file.GetAuthConfig(key)
 		if err != nil {
-			return nil, explainHelper(err, k.file.Filename)
+			return nil, k.explainHelper(err, key, r.RegistryStr())
 		}
 		a.ServerAddress = "" // filled in even where nothing was found
 		if a == (types.AuthConfig{}) {
@@ -63,11 +62,19 @@ func (k *keychain) Resolve(r authn.Resource) (authn.Authenticator, error) {
 	return authn.Anonymous, nil
 }
 
-func explainHelper(err error, file string) error {
-	if errors.Is(err, exec.ErrNotFound) {
-		return fmt.Errorf("%w; install that credential helper, or remove credsStore and credHelpers from %s and run `docker login` again", err, file)
+// explainHelper finds out whether the helper for key is missing: its library
+// says so in text only.
+func (k *keychain) explainHelper(err error, key, host string) error {
+	helper := k.file.CredentialHelpers[key]
+	if helper == "" {
+		helper = k.file.CredentialsStore
 	}
-	return fmt.Errorf("credential helper named in %s: %w", file, err)
+	program := "docker-credential-" + helper
+	if _, missing := exec.LookPath(program); missing != nil {
+		return fmt.Errorf("%s, which %s names, is not installed; install it, or remove credsStore and credHelpers from the file and run `docker login %s` again",
+			program, k.file.Filename, host)
+	}
+	return fmt.Errorf("%s, which %s names: %w; run it by hand to see why", program, k.file.Filename, err)
 }
 
 // credentials says in words what was tried for host.
