@@ -1,0 +1,164 @@
+package examples
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestHello is the demo: everything works, then everything is reused, then one
+// name changes and the right test says so.
+func TestHello(t *testing.T) {
+	r := newRoot(t, "hello")
+	dir := copied(t, "hello")
+
+	first := r.pipeline(0, dir)
+	r.want(first, "passed", "hello built", "  greets passed", "  serves passed")
+	if !strings.HasPrefix(first.Images[0].Digest, "sha256:") {
+		t.Errorf("digest is %q", first.Images[0].Digest)
+	}
+
+	again := r.pipeline(0, dir)
+	r.want(again, "passed", "hello cached", "  greets passed reused", "  serves passed reused")
+	rerun := r.pipeline(0, dir, "--rerun-tests")
+	r.want(rerun, "passed", "hello cached", "  greets passed", "  serves passed")
+	for _, later := range []run{again, rerun} {
+		if later.Images[0].Digest != first.Images[0].Digest {
+			t.Errorf("nothing changed, but the digest went from %s to %s", first.Images[0].Digest, later.Images[0].Digest)
+		}
+	}
+
+	edit(t, filepath.Join(dir, "names.txt"), "Grace", "Barbara")
+	r.want(r.pipeline(1, dir), "failed", "hello built", "  greets failed", "  serves skipped")
+	_, stdout, stderr := r.slipway("run", "pipeline", dir)
+	if !strings.Contains(stdout+stderr, "Grace is greeted 0 times") {
+		t.Error("the screen does not show what the test said")
+	}
+}
+
+// TestLayers: both images stand on the base, and what they share is stored once.
+func TestLayers(t *testing.T) {
+	r := newRoot(t, "layers")
+	dir := copied(t, "layers")
+	r.want(r.pipeline(0, dir), "passed", "base built", "api built", "  answers passed", "web built", "  renders passed")
+
+	layers := map[string][]string{} // image → layer digests
+	code, stdout, _ := r.slipway("images", "--json")
+	var images []struct {
+		Name   string `json:"name"`
+		Layers []struct {
+			Digest string `json:"digest"`
+		} `json:"layers"`
+	}
+	if err := json.Unmarshal([]byte(stdout), &images); code != 0 || err != nil {
+		t.Fatalf("slipway images --json: exit code %d, %v", code, err)
+	}
+	for _, im := range images {
+		for _, l := range im.Layers {
+			layers[shortName(im.Name)] = append(layers[shortName(im.Name)], l.Digest)
+		}
+	}
+	base := layers["base"]
+	if len(base) < 3 {
+		t.Fatalf("base has %d layers, want its own and busybox's: %v", len(base), layers)
+	}
+	for _, name := range []string{"api", "web"} {
+		if len(layers[name]) != len(base)+1 || !equal(layers[name][:len(base)], base) {
+			t.Errorf("%s has layers %v, want those of base %v and one more", name, layers[name], base)
+		}
+	}
+
+	edit(t, filepath.Join(dir, "web", "render.sh"), "welcome", "welcome</p><p>again")
+	edit(t, filepath.Join(dir, "web", "test.sh"), "<p>welcome</p>", "<p>again</p>")
+	r.want(r.pipeline(0, dir), "passed", "base cached", "api cached", "  answers passed reused", "web built", "  renders passed")
+
+	edit(t, filepath.Join(dir, "base", "log.sh"), "log WORD...", "log WORD ...")
+	r.want(r.pipeline(0, dir), "passed", "base built", "api built", "  answers passed", "web built", "  renders passed")
+}
+
+// shortName leaves the image's own name of what slipway calls it.
+func shortName(name string) string {
+	name, _, _ = strings.Cut(name, "@")
+	return name[strings.LastIndexByte(name, '/')+1:]
+}
+
+func equal(a, b []string) bool { return strings.Join(a, " ") == strings.Join(b, " ") }
+
+// TestMatrix: the same code on two Pythons, two images, two digests.
+func TestMatrix(t *testing.T) {
+	r := newRoot(t, "matrix")
+	got := r.pipeline(0, example("matrix"))
+	r.want(got, "passed", "words[2.7] built", "  unit passed", "words[3.11] built", "  unit passed")
+	if got.Images[0].Digest == got.Images[1].Digest {
+		t.Errorf("both Pythons have the digest %s", got.Images[0].Digest)
+	}
+}
+
+// TestPythonWeb: requirements come from Debian over the build network; a change
+// of the source leaves their layer alone; a failing unit test is named.
+func TestPythonWeb(t *testing.T) {
+	r := newRoot(t, "python-web")
+	dir := copied(t, "python-web")
+	r.want(r.pipeline(0, dir), "passed", "web built", "  unit passed", "  serves passed")
+
+	edit(t, filepath.Join(dir, "shop", "prices.py"), `"bread": 250`, `"bread": 260`)
+	code, stdout, stderr := r.slipway("run", "pipeline", dir, "--progress=plain")
+	if code != 1 {
+		t.Errorf("exit code %d, want 1", code)
+	}
+	for _, want := range []string{"test_total_over_http", "1 failed"} {
+		if !strings.Contains(stdout+stderr, want) {
+			t.Errorf("the screen does not name %q", want)
+		}
+	}
+	if strings.Contains(stdout+stderr, "Setting up python3-flask") {
+		t.Error("a change of the source installed the requirements again")
+	}
+}
+
+// TestFailing: each failure is told where a person looks for it, and does not
+// stop the other image's work.
+func TestFailing(t *testing.T) {
+	r := newRoot(t, "failing")
+	got := r.pipeline(1, example("failing"))
+	r.want(got, "failed", "sums built", "  unit failed", "  after skipped", "broken failed", "  never skipped")
+	if code := got.Images[0].Tests[0].ExitCode; code != 1 {
+		t.Errorf("exit code of sums/unit is %d, want 1", code)
+	}
+
+	code, stdout, stderr := r.slipway("run", "pipeline", example("failing"))
+	if code != 1 {
+		t.Errorf("exit code %d, want 1", code)
+	}
+	for _, want := range []string{
+		"three_numbers", "got 3, want 6", // from the JUnit report
+		"FAIL  three_numbers", // the test's own output
+		"settings.txt names no port", "Dockerfile:3", // the failed step and its line
+	} {
+		if !strings.Contains(stdout+stderr, want) {
+			t.Errorf("the screen does not say %q", want)
+		}
+	}
+}
+
+// TestEveryExampleIsRun fails when an example is added without a test here.
+func TestEveryExampleIsRun(t *testing.T) {
+	entries, err := os.ReadDir(example(""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests, err := os.ReadFile("examples_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if e.IsDir() && !strings.Contains(string(tests), `newRoot(t, "`+e.Name()+`")`) {
+			t.Errorf("examples/%s has no test", e.Name())
+		}
+		if _, err := os.Stat(example(filepath.Join(e.Name(), "README.md"))); e.IsDir() && err != nil {
+			t.Error(err)
+		}
+	}
+}
