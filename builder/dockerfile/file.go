@@ -54,7 +54,7 @@ func Parse(name string, data []byte) (*File, error) {
 }
 
 // syntaxError keeps the deepest place BuildKit's parser names.
-func syntaxError(name string, err error) error {
+func syntaxError(name string, err error) *SyntaxError {
 	out := &SyntaxError{File: name, Message: err.Error()}
 	var at *parser.LocationError
 	if errors.As(err, &at) {
