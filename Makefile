@@ -16,7 +16,8 @@ STATIC := CGO_ENABLED=1 go build -trimpath -buildvcs=false -tags "$(SECCOMP_TAGS
 PURE   := CGO_ENABLED=0 go build -trimpath -buildvcs=false
 
 # What `make test` insists on: where one is missing the test fails instead of skipping.
-REQUIRE := all
+# internal/floors checks that every name a test asks for stands here.
+REQUIRE := root,sandbox,buildkit,runc,netns,busybox,mmdebstrap,skopeo,umoci,slipway
 
 TOOL := go tool -modfile=.ci/tools/go.mod
 

@@ -71,7 +71,7 @@ var rooms = []room{
 	{"gvisor.dev/gvisor", []string{"internal/network"}, "the network stack between sandboxes and the outside"},
 	{"github.com/vishvananda", []string{"internal/network", "runner", "cmd/slipway-sandbox"}, "links and namespaces of the kernel"},
 	{"github.com/spf13", []string{"cmd/slipway"}, "flags are read in cmd"},
-	{"gopkg.in/yaml.v3", []string{"pipeline"}, "one strict reader of .ci.yml"},
+	{"gopkg.in/yaml.v3", []string{"pipeline", "cmd/slipway"}, "one strict reader of .ci.yml, and the config file that holds flags"},
 	{"go.etcd.io/bbolt", []string{"builder", "internal/store"}, "databases are opened by the rooms that own them"},
 	{"flag", []string{"cmd"}, "flags are read in cmd"},
 }
