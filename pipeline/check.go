@@ -20,6 +20,11 @@ func (p *Pipeline) check(d *decoder, f file) {
 		}
 	}
 	p.checkServices(d.under("services"))
+	for _, v := range p.volumes {
+		if ref, ours := cutImage(v.value.from.value); ours {
+			p.knownImage(d.under("volumes").under(v.name).under("from"), v.value.from.at, ref)
+		}
+	}
 	seen := map[string]bool{}
 	for _, e := range f.environments {
 		if e.value != "" && seen[e.value] {
@@ -27,6 +32,15 @@ func (p *Pipeline) check(d *decoder, f file) {
 		}
 		seen[e.value] = true
 	}
+}
+
+// knownImage reports an image that the pipeline does not have.
+func (p *Pipeline) knownImage(d *decoder, at position, ref imageRef) bool {
+	if p.image(ref.name) != nil {
+		return true
+	}
+	d.report(at, "no image %q in this pipeline%s", ref.name, suggestion(ref.name, p.imageNames()))
+	return false
 }
 
 func (p *Pipeline) checkServices(d *decoder) {

@@ -9,13 +9,18 @@ import (
 var arguments = list(anyText, 0)
 
 // commandOr takes an argv, or a text that split makes one of.
-func commandOr(says string, split func(string) ([]string, error)) codec[[]string] {
-	s := &shape{kind: "either", says: says, either: []*shape{{kind: "string", expression: true}, arguments.shape}}
+func commandOr(says string, atLeast int, split func(string) ([]string, error)) codec[[]string] {
+	s := &shape{kind: "either", says: says, either: []*shape{
+		{kind: "string", expression: true}, {kind: "list", items: anyText.shape, atLeast: atLeast},
+	}}
 	return codec[[]string]{s, func(d *decoder, n *node) []string {
 		if n.kind == listNode {
 			argv := arguments.decode(d, n)
-			if argv == nil && len(n.items) == 0 {
-				argv = []string{}
+			if len(n.items) == 0 {
+				if atLeast > 0 {
+					d.report(n.at, "an empty command")
+				}
+				return []string{} // not nil: Compose's way to take the image's own away
 			}
 			return argv
 		}
@@ -39,7 +44,7 @@ func commandOr(says string, split func(string) ([]string, error)) codec[[]string
 }
 
 // shellCommand is a test's command: text runs in the image's shell.
-var shellCommand = commandOr("command (text for /bin/sh, or a list of words)", func(text string) ([]string, error) {
+var shellCommand = commandOr("command (text for /bin/sh, or a list of words)", 1, func(text string) ([]string, error) {
 	if strings.TrimSpace(text) == "" {
 		return nil, errors.New("an empty command")
 	}
@@ -47,7 +52,7 @@ var shellCommand = commandOr("command (text for /bin/sh, or a list of words)", f
 })
 
 // words is Compose's command of a service: text is split as a shell would, and no shell runs.
-var words = commandOr("command (text split into words, or a list)", splitWords)
+var words = commandOr("command (text split into words, or a list)", 0, splitWords)
 
 // splitWords splits text at spaces, keeping what stands in quotes or behind a
 // backslash together. Variables, globs and operators stay plain text.

@@ -17,6 +17,7 @@ type matrixSpec struct {
 	axes    []axis
 	include []entry[map[string]string]
 	exclude []entry[map[string]string]
+	wrong   bool // reported: what it comes to is not known
 }
 
 type axis struct {
@@ -80,6 +81,7 @@ var matrixCodec = codec[*matrixSpec]{
 			d.report(n.at, "%s where a map from names to lists of values belongs", n.what())
 			return nil
 		}
+		before := len(d.errs.list)
 		m := &matrixSpec{at: n.at}
 		for _, p := range n.pairs {
 			switch under := d.under(p.key); {
@@ -94,6 +96,7 @@ var matrixCodec = codec[*matrixSpec]{
 				m.axes = append(m.axes, axis{p.key, under.axisValues(p.value)})
 			}
 		}
+		m.wrong = len(d.errs.list) > before
 		return m
 	},
 }
@@ -114,6 +117,9 @@ func (d *decoder) axisValues(n *node) []string {
 func (m *matrixSpec) variants(d *decoder) []map[string]string {
 	if m == nil {
 		return []map[string]string{nil}
+	}
+	if m.wrong {
+		return nil
 	}
 	count := 1
 	for _, a := range m.axes {

@@ -14,7 +14,9 @@ func (x *expansion) needsOfBuild(w written) {
 		}
 		found := x.builtFor(n.value, matrix)
 		if len(found) == 0 {
-			w.d.report(n.at, "%s needs %s, and no %s has the same values of the matrix keys they share", x.tasks[w.task].ID, n.value, n.value)
+			d := *w.d
+			d.path = []string{"images", w.image.name, "needs"}
+			d.report(n.at, "%s needs %s, and no %s has the same values of the matrix keys they share", x.tasks[w.task].ID, n.value, n.value)
 		}
 		for _, i := range found {
 			x.need(w.task, i)
@@ -35,7 +37,9 @@ func (x *expansion) needsOfBuild(w written) {
 			d.report(at, "%q: a context is a whole image; write image:%s", contexts[name], ref.name)
 			continue
 		}
-		if i, ok := x.theBuild(d, at, ref, matrix); ok {
+		if i, ok := x.theBuild(d, at, ref, matrix); ok && i == w.task {
+			d.report(at, "%s would be built from itself", x.tasks[i].ID)
+		} else if ok {
 			x.need(w.task, i)
 			contexts[name] = imagePrefix + x.tasks[i].ID
 		}
@@ -56,8 +60,7 @@ func (x *expansion) builtFor(name string, matrix map[string]string) []int {
 
 // theBuild is the one build that ref means beside matrix. It reports none and several.
 func (x *expansion) theBuild(d *decoder, at position, ref imageRef, matrix map[string]string) (int, bool) {
-	if x.p.image(ref.name) == nil {
-		d.report(at, "no image %q in this pipeline%s", ref.name, suggestion(ref.name, x.p.imageNames()))
+	if !x.p.knownImage(d, at, ref) {
 		return 0, false
 	}
 	wanted := maps.Clone(matrix) // what the brackets say goes before the values here
@@ -127,27 +130,33 @@ func (x *expansion) needsOfTest(w written) {
 	}
 	x.mounts(w.task, w.d, w.node, t.Test.Volumes)
 	seen := map[string]bool{}
-	for _, s := range x.servicesOf(w) {
-		if key, ok := x.service(w, s.value, s.at, seen); ok && !slices.Contains(t.Test.Services, key) {
+	services, d := x.servicesOf(w)
+	for _, s := range services {
+		if !slices.Contains(x.p.serviceNames, s.value) && s.value != "" {
+			d.report(s.at, "no service %q in this pipeline%s", s.value, suggestion(s.value, x.p.serviceNames))
+		}
+		if key, ok := x.service(w, s.value, seen); ok && !slices.Contains(t.Test.Services, key) {
 			t.Test.Services = append(t.Test.Services, key)
 		}
 	}
 }
 
-// servicesOf are the services of a test: its own list, or the image's where it has none.
-func (x *expansion) servicesOf(w written) []placed[string] {
-	if w.node.get("services") != nil {
+// servicesOf are the services of a test, and the decoder of where they stand:
+// its own list, or the image's where it has none.
+func (x *expansion) servicesOf(w written) ([]placed[string], *decoder) {
+	own := w.d.under("services")
+	if list := w.node.get("services"); list != nil {
 		if w.test.Network == NetworkNone && len(w.test.services) > 0 {
-			w.d.report(w.node.get("services").at, "a test with network: none reaches no service; leave network out")
+			own.report(list.at, "a test with network: none reaches no service; leave network out")
 		}
-		return w.test.services
+		return w.test.services, own
 	}
 	if w.image.value.services == nil || w.test.Network == NetworkNone {
-		return nil
+		return nil, own
 	}
-	d := *w.d
-	d.path = []string{"images", w.image.name, "services"}
-	return serviceNames.decode(&d, w.image.value.services)
+	shared := *w.d
+	shared.path = []string{"images", w.image.name, "services"}
+	return serviceNames.decode(&shared, w.image.value.services), &shared
 }
 
 func (x *expansion) noSuchTest(w written, n placed[string]) {

@@ -43,7 +43,7 @@ func Parse(name string, data []byte) (*Pipeline, error) {
 	for _, e := range f.images {
 		before := len(errs.list)
 		img := &image{entry: e}
-		img.variants = e.value.matrix.variants(d.under("images").under(e.name))
+		img.variants = e.value.matrix.variants(d.under("images").under(e.name).under("matrix"))
 		if len(errs.list) > before || len(img.variants) == 0 {
 			img.variants, img.lenient = []map[string]string{nil}, true
 		}

@@ -64,6 +64,10 @@ func (r *resolver) build(y *yaml.Node, depth int) *node {
 		r.mapping(n, y, depth)
 	default:
 		n.tag, n.text = y.ShortTag(), y.Value
+		if y.Style&yaml.TaggedStyle != 0 && n.tag != "!!str" {
+			r.errs.add(n.at, "the tag %s is not known here; write the value without a tag", n.tag)
+			break
+		}
 		switch n.tag {
 		case "!!str", "!!int", "!!float", "!!bool", "!!null":
 		case "!!timestamp", "!!merge":

@@ -21,7 +21,7 @@ func scalar[V any](s shape, fits func(n *node) bool, read func(text string) (v V
 			return zero
 		}
 		if n.kind != scalarNode || n.null() {
-			d.report(n.at, "%s where a %s belongs", n.what(), s.says)
+			d.report(n.at, "%s where %s belongs", n.what(), article(s.says))
 			return zero
 		}
 		text, filled, known := d.text(n)
@@ -30,19 +30,27 @@ func scalar[V any](s shape, fits func(n *node) bool, read func(text string) (v V
 		}
 		if !filled && !fits(n) {
 			if s.kind == "string" {
-				d.report(n.at, "%s where a %s belongs; put quotes around it", n.what(), s.says)
+				d.report(n.at, "%s where %s belongs; put quotes around it", n.what(), article(s.says))
 			} else {
-				d.report(n.at, "%s where a %s belongs", n.what(), s.says)
+				d.report(n.at, "%s where %s belongs", n.what(), article(s.says))
 			}
 			return zero
 		}
 		v, problem := read(text)
 		if problem != "" {
-			d.report(n.at, "%q is not a %s; %s", shorten(text), s.says, problem)
+			d.report(n.at, "%q is not %s; %s", shorten(text), article(s.says), problem)
 			return zero
 		}
 		return v
 	}}
+}
+
+// article puts "a" or "an" before a noun.
+func article(noun string) string {
+	if strings.ContainsAny(noun[:1], "aeiou") {
+		return "an " + noun
+	}
+	return "a " + noun
 }
 
 func isText(n *node) bool { return n.tag == "!!str" }

@@ -24,7 +24,7 @@ func suggestion(got string, known []string) string {
 
 // nearest is the known name that a slip of the fingers turns into got, or "".
 func nearest(got string, known []string) string {
-	best, bestDistance := "", 1+len(got)/3
+	best, bestDistance := "", slips(len(got))
 	for _, name := range known {
 		if plain(name) == plain(got) {
 			return name
@@ -34,6 +34,19 @@ func nearest(got string, known []string) string {
 		}
 	}
 	return best
+}
+
+// slips is how many wrong letters a name of that length can have and still be meant.
+func slips(length int) int {
+	switch {
+	case length < 2:
+		return 0
+	case length < 6:
+		return 1
+	case length < 10:
+		return 2
+	}
+	return 3
 }
 
 // plain folds what people spell differently: dependsOn, depends-on, Depends_On.

@@ -25,20 +25,10 @@ func (x *expansion) readSeeds() {
 // mounts checks the volumes of a test or service (written in n) and makes task
 // wait for the image that a named one is filled from.
 func (x *expansion) mounts(task int, d *decoder, n *node, mounts []Volume) {
-	for i, v := range mounts {
-		if v.Source == "" || strings.HasPrefix(v.Source, "./") {
-			continue
-		}
-		at := n.at
-		if written := n.get("volumes"); written != nil && i < len(written.items) {
-			at = written.items[i].at
-		}
+	x.knownVolumes(d, n, mounts)
+	for _, v := range mounts {
 		s, known := x.seeds[v.Source]
-		if !known {
-			d.under("volumes").report(at, "no volume %q in this pipeline%s", v.Source, suggestion(v.Source, names(x.p.volumes)))
-			continue
-		}
-		if s.ref.name == "" {
+		if !known || s.ref.name == "" {
 			continue
 		}
 		under := *x.d
@@ -48,6 +38,23 @@ func (x *expansion) mounts(task int, d *decoder, n *node, mounts []Volume) {
 			s.From = imagePrefix + x.tasks[build].ID + ":" + s.ref.path
 			x.seeds[v.Source] = s
 		}
+	}
+}
+
+// knownVolumes reports named volumes that the pipeline does not have.
+func (x *expansion) knownVolumes(d *decoder, n *node, mounts []Volume) {
+	for i, v := range mounts {
+		if v.Source == "" || strings.HasPrefix(v.Source, "./") {
+			continue
+		}
+		if _, known := x.seeds[v.Source]; known {
+			continue
+		}
+		at := n.at
+		if written := n.get("volumes"); written != nil && i < len(written.items) {
+			at = written.items[i].at
+		}
+		d.under("volumes").report(at, "no volume %q in this pipeline%s", v.Source, suggestion(v.Source, names(x.p.volumes)))
 	}
 }
 
@@ -61,13 +68,10 @@ type usedService struct {
 // service makes task wait for what the service of that name stands on, and for
 // what the services it depends on do. Its key in the plan carries the matrix
 // values that its definition uses, so that two tests with other values get other services.
-func (x *expansion) service(w written, name string, at position, seen map[string]bool) (key string, ok bool) {
+func (x *expansion) service(w written, name string, seen map[string]bool) (key string, ok bool) {
 	i := slices.Index(x.p.serviceNames, name)
 	if i < 0 {
-		if name != "" {
-			w.d.under("services").report(at, "no service %q in this pipeline%s", name, suggestion(name, x.p.serviceNames))
-		}
-		return "", false
+		return "", false // reported where it is named
 	}
 	matrix := x.tasks[w.task].Matrix
 	key = x.serviceKey(name, matrix)
@@ -91,7 +95,7 @@ func (x *expansion) service(w written, name string, at position, seen map[string
 		}
 	}
 	for _, other := range s.depends {
-		x.service(w, other, at, seen)
+		x.service(w, other, seen)
 	}
 	return key, true
 }
@@ -130,7 +134,11 @@ func (x *expansion) unusedServices() {
 		if !used[e.name] {
 			d := *x.d
 			d.path, d.scope = []string{"services", e.name}, scope{lenient: true}
-			serviceCodec.decode(&d, e.value)
+			s := serviceCodec.decode(&d, e.value)
+			x.knownVolumes(&d, e.value, s.Volumes)
+			if ref, ours := cutImage(s.Image); ours {
+				x.p.knownImage(d.under("image"), e.value.get("image").at, ref)
+			}
 		}
 	}
 }
