@@ -16,7 +16,6 @@ import (
 
 	"slipway/builder"
 	"slipway/internal/registry"
-	"slipway/internal/store"
 )
 
 func imagesCommand(g *globals) *cobra.Command {
@@ -39,7 +38,7 @@ func imagesCommand(g *globals) *cobra.Command {
 				if err := s.builder.Remove(ctx, name); err != nil {
 					return usageError{err}
 				}
-				if err := s.store.DropBase(baseName(name)); err != nil {
+				if err := s.store.DropBase(name); err != nil {
 					return err
 				}
 			}
@@ -318,4 +317,3 @@ func bytesText(n int64) string {
 	return fmt.Sprintf("%.1f %cB", f, units[i])
 }
 
-var _ = store.Run{}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -73,7 +72,7 @@ func (g *globals) runPipeline(ctx context.Context, dir string, f runFlags) error
 	}
 	plan, err := p.Expand(ev, f.only...)
 	if err != nil {
-		return err
+		return usageError{err}
 	}
 	if f.dryRun {
 		return g.dryRun(ctx, abs, plan, ev, f)
@@ -92,15 +91,11 @@ func (g *globals) runPipeline(ctx context.Context, dir string, f runFlags) error
 	if err != nil {
 		return err
 	}
-	mode, err := progress.ParseMode(f.progress)
-	if err != nil {
-		return usageError{err}
-	}
 	s, err := g.open(ctx, openOptions{command: "slipway run pipeline " + dir, sandbox: true, parallel: f.parallel, remote: remote})
 	if err != nil {
 		return err
 	}
-	run, err := g.conduct(ctx, s, abs, plan, ev, dirty, secrets, f, mode)
+	run, err := g.conduct(ctx, s, abs, plan, ev, dirty, secrets, f)
 	if err = errors.Join(err, s.close()); err != nil {
 		return err
 	}
@@ -109,9 +104,12 @@ func (g *globals) runPipeline(ctx context.Context, dir string, f runFlags) error
 
 // conduct wires the engine to the opened parts and runs the plan under a display.
 func (g *globals) conduct(ctx context.Context, s *stack, dir string, plan pipeline.Plan, ev pipeline.Event,
-	dirty func() (bool, error), secrets map[string][]byte, f runFlags, mode progress.Mode,
+	dirty func() (bool, error), secrets map[string][]byte, f runFlags,
 ) (store.Run, error) {
-	display := progress.New(os.Stderr, progress.Options{Mode: mode, Color: g.color})
+	display, err := progress.New(ctx, os.Stderr, progress.Options{Mode: progress.Mode(f.progress), NoColor: !g.color})
+	if err != nil {
+		return store.Run{}, usageError{err}
+	}
 	w := wiring{stack: s, dir: dir, secrets: secrets, sshAgent: os.Getenv("SSH_AUTH_SOCK")}
 	e := &engine.Engine{
 		Build: w.build, Test: w.test, Inputs: w.inputs(), Explain: explain, Fixtures: engine.Fixtures(dir),
@@ -167,6 +165,3 @@ func buildFailure(err error) (string, bool) {
 	}
 	return failed.Error(), true
 }
-
-// outDir is where a test's /out is kept.
-func cleanAbs(dir, rel string) string { return filepath.Join(dir, filepath.FromSlash(rel)) }

@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"io"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 
 	"slipway/builder"
 	"slipway/internal/engine"
@@ -49,7 +51,7 @@ func (w wiring) test(ctx context.Context, r engine.TestRequest, out io.Writer) (
 	}
 	req := runner.Request{
 		ID: r.Run + "-" + engine.TaskDir(r.Task.ID), Image: r.Image, Test: *r.Task.Test, Rootfs: w.rootfs,
-		Secrets: w.only(r.Task.Test.Secrets), Out: r.Out, Attempt: r.Attempt,
+		Secrets: w.only(r.Task.Test.Secrets), Out: r.Out,
 	}
 	for _, v := range r.Task.Test.Volumes {
 		req.Binds = append(req.Binds, runner.Bind{Source: filepath.Join(w.dir, filepath.FromSlash(v.Source)), Target: v.Target, ReadOnly: v.ReadOnly})
@@ -65,13 +67,13 @@ func (w wiring) rootfs(ctx context.Context, image pipeline.Image) (runner.Rootfs
 	if err != nil {
 		return runner.Rootfs{}, err
 	}
-	return runner.Rootfs{Lowers: r.Lowers, Config: r.Config, Release: r.Release}, nil
+	return runner.Rootfs{Lowers: r.Lowers, Config: r.Config, Architecture: runtime.GOARCH, Release: r.Release}, nil
 }
 
 // egress gives a sandbox's network namespace a way out.
-func (w wiring) egress(ctx context.Context, netns string) (io.Closer, []string, error) {
+func (w wiring) egress(ctx context.Context, netns string) (io.Closer, []netip.Addr, error) {
 	link, err := w.gateway.Attach(ctx, netns)
-	return link, []string{w.gateway.Nameserver().String()}, err
+	return link, []netip.Addr{w.gateway.Nameserver()}, err
 }
 
 // only gives the secrets of these names, and no others.
