@@ -122,13 +122,10 @@ func (b *Builder) solveOpt(ctx context.Context, r Request, in *inputs) (client.S
 type finishFunc func(context.Context, ocispec.Descriptor) error
 
 // export is where BuildKit puts the image. The settings decide the digest, so
-// they are one for ever; the level of an embedded build is the differ's.
+// they are one for ever. Layers of a base keep the bytes they were published
+// with; those built here come from the differ, always gzip of one level.
 func (b *Builder) export(ctx context.Context, r Request) (client.ExportEntry, finishFunc, error) {
-	attrs := map[string]string{
-		"compression":       "gzip",
-		"force-compression": "true",
-		"oci-mediatypes":    "true",
-	}
+	attrs := map[string]string{"compression": "gzip", "oci-mediatypes": "true"}
 	if b.o.Remote != nil {
 		return b.exportRemote(ctx, r, attrs)
 	}

@@ -13,6 +13,7 @@ import (
 	ctdmetadata "github.com/containerd/containerd/v2/core/metadata"
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/core/snapshots/storage"
 	"github.com/containerd/containerd/v2/defaults"
 	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay"
@@ -101,13 +102,13 @@ func (e *engine) workerOpt(ctx context.Context, o Options) (opt base.WorkerOpt, 
 	root := workerDir(o.Root)
 	// This store is the first to be locked, so the others never wait.
 	db, err := boltutil.Open(filepath.Join(root, "containerdmeta.db"), 0o600, &bolt.Options{
-		FreelistType: bolt.FreelistMapType, NoFreelistSync: true, Timeout: lockTimeout,
+		FreelistType: bolt.FreelistMapType, NoFreelistSync: true, NoSync: true, Timeout: lockTimeout,
 	})
 	if err != nil {
 		return opt, fmt.Errorf("%w: is another slipway using this root?", err)
 	}
 	e.own(db.Close)
-	sn, err := overlay.NewSnapshotter(snapshotDir(o.Root), overlay.AsynchronousRemove)
+	sn, err := openSnapshots(o.Root)
 	if err != nil {
 		return opt, err
 	}
@@ -120,7 +121,7 @@ func (e *engine) workerOpt(ctx context.Context, o Options) (opt base.WorkerOpt, 
 	if err := e.db.Init(ctx); err != nil {
 		return opt, err
 	}
-	md, err := metadata.NewStore(filepath.Join(root, "metadata_v2.db"))
+	md, err := openRecords(root)
 	if err != nil {
 		return opt, err
 	}
@@ -164,6 +165,35 @@ func (e *engine) workerOpt(ctx context.Context, o Options) (opt base.WorkerOpt, 
 		opt.ParallelismSem = semaphore.NewWeighted(int64(o.Parallel))
 	}
 	return opt, nil
+}
+
+// The stores are synced to disk when they are closed and not at each change: a
+// build changes them a hundred times, and waiting for the disk took most of the
+// time of a build whose steps are all cached. That is safe against a killed
+// process, whose writes the kernel keeps; see durable.go for a lost machine.
+
+func openSnapshots(root string) (snapshots.Snapshotter, error) {
+	ms, err := storage.NewMetaStore(filepath.Join(snapshotDir(root), "metadata.db"), func(o *bolt.Options) error {
+		o.NoSync, o.Timeout = true, lockTimeout
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return overlay.NewSnapshotter(snapshotDir(root), overlay.AsynchronousRemove, overlay.WithMetaStore(ms))
+}
+
+func openRecords(root string) (*metadata.Store, error) {
+	md, err := metadata.NewStore(filepath.Join(root, "metadata_v2.db"))
+	if err != nil {
+		return nil, err
+	}
+	// BuildKit opens it and offers no option; nobody else uses it yet.
+	err = md.DB().View(func(tx *bolt.Tx) error {
+		tx.DB().NoSync = true
+		return nil
+	})
+	return md, err
 }
 
 // control starts the controller; from here on it owns the worker and its stores.

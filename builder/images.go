@@ -177,7 +177,10 @@ func (b *Builder) Lookup(ctx context.Context, ref string) (pipeline.Image, error
 	if err != nil {
 		return pipeline.Image{}, err
 	}
-	name, want, exact := strings.Cut(ref, "@")
+	name, want, exact := ref, "", false
+	if i := strings.LastIndex(ref, "@sha256:"); i >= 0 { // a name may have an "@" of its own
+		name, want, exact = ref[:i], ref[i+1:], true
+	}
 	full := name
 	if n, err := dockerfile.Normalize(name); err == nil {
 		full = n.Name

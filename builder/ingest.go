@@ -94,14 +94,20 @@ func (i *intake) copyBlob(ctx context.Context, d ocispec.Descriptor, open func(c
 	if err := d.Digest.Validate(); err != nil {
 		return err
 	}
-	w, err := content.OpenWriter(ctx, i, content.WithRef("intake-"+d.Digest.String()), content.WithDescriptor(d))
+	ref := i.lease.ID + "-" + d.Digest.Encoded()
+	w, err := content.OpenWriter(ctx, i, content.WithRef(ref), content.WithDescriptor(d))
 	if errdefs.IsAlreadyExists(err) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, w.Close()) }()
+	defer func() {
+		err = errors.Join(err, w.Close())
+		if err != nil {
+			err = errors.Join(err, i.abort(ctx, ref))
+		}
+	}()
 	r, err := open(ctx, d)
 	if err != nil {
 		return err
@@ -109,6 +115,14 @@ func (i *intake) copyBlob(ctx context.Context, d ocispec.Descriptor, open func(c
 	defer func() { err = errors.Join(err, r.Close()) }()
 	// Copy checks size and digest at its commit.
 	return content.Copy(ctx, w, r, d.Size, d.Digest)
+}
+
+func (i *intake) abort(ctx context.Context, ref string) error {
+	err := i.Abort(context.WithoutCancel(ctx), ref)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	return err
 }
 
 // name makes target a named image, which keeps all its blobs, and gives the

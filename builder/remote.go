@@ -50,6 +50,7 @@ func (b *Builder) exportRemote(ctx context.Context, r Request, attrs map[string]
 	}
 	attrs = maps.Clone(attrs)
 	attrs["tar"] = "false"
+	attrs["force-compression"] = "true" // it may hold layers that others compressed another way
 	attrs["compression-level"] = strconv.Itoa(gzipLevel)
 	attrs["rewrite-timestamp"] = "true"
 	finish := func(ctx context.Context, d ocispec.Descriptor) error {
