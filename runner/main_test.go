@@ -158,6 +158,8 @@ func busyboxLayer(t testing.TB, dir string) string {
 	write("etc/secret-of-the-layer", "layer\n", 0o600)
 	write("srv/noexec", "#!/bin/sh\necho hi\n", 0o644)
 	write("srv/noshebang", "echo hi\n", 0o755)
+	// The first 64 bytes of a 64-bit big-endian program for s390x.
+	write("srv/foreign", "\x7fELF\x02\x02\x01"+strings.Repeat("\x00", 9)+"\x00\x02\x00\x16\x00\x00\x00\x01"+strings.Repeat("\x00", 40), 0o755)
 	write("srv/nointerp", "#!/bin/missing\n", 0o755)
 	if err := os.Chmod(filepath.Join(dir, "tmp"), 0o1777); err != nil {
 		t.Fatal(err)

@@ -61,6 +61,9 @@ func lookup(spec string) (*user, *wire.Refused) {
 	if u.uid > maxID || u.gid > maxID {
 		return nil, refuse(126, "user "+spec+" is beyond 65535, the last id of a sandbox; use a smaller one")
 	}
+	// The primary group is listed too: else a set-group-id program could drop
+	// it, and with it what a mode refuses to that group (CVE-2022-36109).
+	u.groups = append([]uint32{u.gid}, u.groups...)
 	return u, nil
 }
 
