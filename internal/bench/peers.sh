@@ -79,6 +79,15 @@ stop_podman() {
 	umount -l "$work/podman/overlay" 2>/dev/null || true
 }
 
+# Both peers leave empty cgroups of theirs: those that were not there before go.
+peer_cgroups() { find /sys/fs/cgroup -maxdepth 2 \( -name docker -o -name libpod_parent -o -name buildkit \) -type d 2>/dev/null; }
+
+remove_cgroups() {
+	peer_cgroups | grep -vxF "${cgroups_before:-none}" | while read -r dir; do
+		find "$dir" -depth -type d -exec rmdir {} + 2>/dev/null || true
+	done
+}
+
 start_slipway() {
 	export SLIPWAY_ROOT=$work/slipway
 	quietly "$slipway" images import "$base" --name base.example/busybox:1
