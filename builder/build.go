@@ -182,3 +182,9 @@ func resultDescriptor(resp map[string]string) (d ocispec.Descriptor, err error) 
 	// Its annotations tell how it was made, not what it is.
 	return ocispec.Descriptor{MediaType: full.MediaType, Digest: full.Digest, Size: full.Size}, nil
 }
+
+// Attrs are the frontend attributes that every build gets and that are part of
+// its steps, for those who foretell a build without making it.
+func Attrs() map[string]string {
+	return map[string]string{"build-arg:" + epochArg: strconv.FormatInt(epoch.Unix(), 10)}
+}

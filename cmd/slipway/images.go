@@ -316,4 +316,3 @@ func bytesText(n int64) string {
 	}
 	return fmt.Sprintf("%.1f %cB", f, units[i])
 }
-

@@ -112,7 +112,7 @@ func (g *globals) conduct(ctx context.Context, s *stack, dir string, plan pipeli
 	}
 	w := wiring{stack: s, dir: dir, secrets: secrets, sshAgent: os.Getenv("SSH_AUTH_SOCK")}
 	e := &engine.Engine{
-		Build: w.build, Test: w.test, Inputs: w.inputs(), Explain: explain, Fixtures: engine.Fixtures(dir),
+		Build: w.build, Test: w.test, Inputs: inputs(dir, s.store), Fixtures: engine.Fixtures(dir),
 		Store: s.store, Progress: display.Write, Parallel: f.parallel, Log: g.log,
 	}
 	changed := make(chan error, 1)

@@ -3,10 +3,14 @@ package main
 import (
 	"context"
 	"io"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"slipway/builder"
 	"slipway/internal/engine"
@@ -36,6 +40,9 @@ func (w wiring) build(ctx context.Context, r engine.BuildRequest) (engine.Built,
 		return engine.Built{}, err
 	}
 	built := engine.Built{Image: out.Image, Cached: out.Cached}
+	if built.Config, err = w.builder.Config(ctx, out.Image, testedPlatform(out.Platforms)); err != nil {
+		return engine.Built{}, err
+	}
 	if len(r.Task.Build.Platforms) > 0 {
 		built.Platforms = map[string]store.Platform{}
 		for name, desc := range out.Platforms {
@@ -43,6 +50,14 @@ func (w wiring) build(ctx context.Context, r engine.BuildRequest) (engine.Built,
 		}
 	}
 	return built, nil
+}
+
+// testedPlatform is the machine's own, where the image has it, else its first.
+func testedPlatform(all map[string]ocispec.Descriptor) string {
+	if _, ok := all[machinePlatform()]; ok || len(all) == 0 {
+		return ""
+	}
+	return slices.Sorted(maps.Keys(all))[0]
 }
 
 func (w wiring) test(ctx context.Context, r engine.TestRequest, out io.Writer) (pipeline.Result, error) {

@@ -2,10 +2,7 @@ package engine
 
 import (
 	"context"
-	"encoding/json"
 	"time"
-
-	"github.com/opencontainers/go-digest"
 
 	"slipway/internal/store"
 	"slipway/pipeline"
@@ -15,11 +12,10 @@ import (
 // dry run can tell what changed; they are recorded only if they did not change
 // meanwhile.
 func (c *conductor) build(ctx context.Context, task pipeline.Task, out *outcome) {
-	bases := c.built(task)
 	started := time.Now()
 	before := make(chan Inputs, 1)
-	go func() { before <- c.inputs(ctx, task, bases) }()
-	req := BuildRequest{Task: task, Bases: bases, NoCache: c.opt.NoCache, Progress: c.Progress}
+	go func() { before <- c.inputs(ctx, task) }()
+	req := BuildRequest{Task: task, Bases: c.built(task), NoCache: c.opt.NoCache, Progress: c.Progress}
 	var err error
 	for attempt := range own + 1 {
 		out.built, err = c.Build(ctx, req)
@@ -39,17 +35,20 @@ func (c *conductor) build(ctx context.Context, task pipeline.Task, out *outcome)
 		out.end(pipeline.Failed, out.built.Failure)
 	default:
 		out.end(pipeline.Passed, "")
-		c.recordBuild(ctx, task, bases, was, out.built)
+		c.recordBuild(ctx, task, was, out.built)
 	}
 }
 
 // inputs reads what an image is made from; the zero value when it cannot be told.
-func (c *conductor) inputs(ctx context.Context, task pipeline.Task, bases map[string]pipeline.Image) Inputs {
-	digests := map[string]digest.Digest{}
-	for name, im := range bases {
-		digests[name] = im.Descriptor.Digest
+func (c *conductor) inputs(ctx context.Context, task pipeline.Task) Inputs {
+	known := map[string]store.Base{}
+	for _, n := range task.Needs {
+		if need := c.plan.Tasks[n]; need.Kind == pipeline.BuildTask {
+			b := c.tasks[n].built
+			known[need.ID] = store.Base{Digest: b.Image.Descriptor.Digest, Config: b.Config}
+		}
 	}
-	in, err := c.Inputs(ctx, task, digests)
+	in, err := c.Inputs(ctx, task, known)
 	if err != nil {
 		c.Log.Debug().Err(err).Str("task", task.ID).Msg("inputs unknown")
 		return Inputs{}
@@ -57,11 +56,11 @@ func (c *conductor) inputs(ctx context.Context, task pipeline.Task, bases map[st
 	return in
 }
 
-func (c *conductor) recordBuild(ctx context.Context, task pipeline.Task, bases map[string]pipeline.Image, was Inputs, built Built) {
-	if was.Key == "" || c.inputs(ctx, task, bases).Key != was.Key {
+func (c *conductor) recordBuild(ctx context.Context, task pipeline.Task, was Inputs, built Built) {
+	if was.Key == "" || c.inputs(ctx, task).Key != was.Key {
 		return
 	}
-	b := store.Build{Image: built.Image, Platforms: built.Platforms, Run: c.opt.ID}
+	b := store.Build{Image: built.Image, Platforms: built.Platforms, Config: built.Config, Run: c.opt.ID}
 	err := c.Store.PutBuild(was.Key, b, was.Steps)
 	if err == nil {
 		err = c.Store.PutInput(c.opt.Dir, task.ID, store.Input{Steps: was.Raw, Run: c.opt.ID})
@@ -69,13 +68,4 @@ func (c *conductor) recordBuild(ctx context.Context, task pipeline.Task, bases m
 	if err != nil { // only the next dry run is the poorer for it
 		c.Log.Warn().Err(err).Str("task", task.ID).Msg("build not recorded")
 	}
-}
-
-// explain says what changed since the last build of a task.
-func (e *Engine) explain(dir string, task pipeline.Task, now json.RawMessage) string {
-	last, ok := e.Store.Input(dir, task.ID)
-	if !ok {
-		return "never built on this root"
-	}
-	return e.Explain(last.Steps, now)
 }

@@ -104,16 +104,25 @@ func verb(s pipeline.State) string {
 	}
 }
 
-// built finds the images that a task's build tasks made, by name; with a matrix
-// the nearest needed one wins, since Expand lists only matching ones.
+// built gives the images that the builds a task needs have made, by task ID.
 func (c *conductor) built(task pipeline.Task) map[string]pipeline.Image {
 	images := map[string]pipeline.Image{}
 	for _, n := range task.Needs {
 		if need := c.plan.Tasks[n]; need.Kind == pipeline.BuildTask {
-			images[need.Image] = c.tasks[n].built.Image
+			images[need.ID] = c.tasks[n].built.Image
 		}
 	}
 	return images
+}
+
+// imageUnder gives the image that a test tests.
+func (c *conductor) imageUnder(task pipeline.Task) pipeline.Image {
+	for _, n := range task.Needs {
+		if need := c.plan.Tasks[n]; need.Kind == pipeline.BuildTask && owner(need) == owner(task) {
+			return c.tasks[n].built.Image
+		}
+	}
+	return pipeline.Image{}
 }
 
 // images tells what became of each image, in the order of the plan.

@@ -22,8 +22,7 @@ import (
 type Engine struct {
 	Build    func(context.Context, BuildRequest) (Built, error)
 	Test     func(context.Context, TestRequest, io.Writer) (pipeline.Result, error)
-	Inputs   func(ctx context.Context, task pipeline.Task, bases map[string]digest.Digest) (Inputs, error)
-	Explain  func(before, after json.RawMessage) string
+	Inputs   func(ctx context.Context, task pipeline.Task, bases map[string]store.Base) (Inputs, error)
 	Fixtures func(context.Context, pipeline.Test) (digest.Digest, error) // of the host directories a test mounts
 	Store    *store.Store
 	Progress func(pipeline.Progress)
@@ -34,7 +33,7 @@ type Engine struct {
 // BuildRequest asks for one image.
 type BuildRequest struct {
 	Task     pipeline.Task
-	Bases    map[string]pipeline.Image // images of this pipeline by the name "image:NAME" gives them
+	Bases    map[string]pipeline.Image // images of this pipeline by the ID that "image:ID" gives them
 	NoCache  bool
 	Progress func(pipeline.Progress)
 }
@@ -44,6 +43,7 @@ type BuildRequest struct {
 type Built struct {
 	Image     pipeline.Image
 	Platforms map[string]store.Platform // of a multi-platform image
+	Config    json.RawMessage           // the image's configuration
 	Cached    bool                      // no step ran
 	Failure   string                    // the user's failure, told in full; empty when built
 }
@@ -59,10 +59,12 @@ type TestRequest struct {
 
 // Inputs identify what an image is made from, without making it.
 type Inputs struct {
-	Key     digest.Digest   // of the image: equal keys give equal digests
-	Steps   []digest.Digest // of every build step
-	Unknown string          // why the key may still change: a base tag that may have moved
-	Raw     json.RawMessage // for Explain
+	Key   digest.Digest   // of the image: equal keys give equal digests
+	Steps []digest.Digest // to be recorded as built once it is
+	Raw   json.RawMessage // for a later Predict's before
+	// Predict says what a build would come to: Cached, WillBuild or Unknown, and
+	// why. built knows what was recorded; before is the last build's Raw.
+	Predict func(built func(digest.Digest) bool, before json.RawMessage) (state, reason string)
 }
 
 // Options of one run.

@@ -39,7 +39,6 @@ func newBench(t *testing.T) *bench {
 	b := &bench{tests: map[string][]any{}, fails: map[string]any{}}
 	b.Engine = &engine.Engine{
 		Build: b.build, Test: b.test, Inputs: b.inputs, Store: s, Parallel: 4, Progress: func(pipeline.Progress) {},
-		Explain:  func(before, after json.RawMessage) string { return fmt.Sprintf("%s became %s", before, after) },
 		Fixtures: func(context.Context, pipeline.Test) (digest.Digest, error) { return digest.FromString("fixtures"), nil },
 	}
 	return b
@@ -63,10 +62,14 @@ func (b *bench) build(_ context.Context, r engine.BuildRequest) (engine.Built, e
 	return engine.Built{Image: image}, nil
 }
 
-func (b *bench) inputs(_ context.Context, task pipeline.Task, _ map[string]digest.Digest) (engine.Inputs, error) {
+func (b *bench) inputs(_ context.Context, task pipeline.Task, _ map[string]store.Base) (engine.Inputs, error) {
 	key := digest.FromString("inputs of " + task.ID + b.salt)
-	raw, err := json.Marshal(b.salt)
-	return engine.Inputs{Key: key, Steps: []digest.Digest{key}, Raw: raw}, err
+	return engine.Inputs{Key: key, Steps: []digest.Digest{key}, Raw: json.RawMessage("1"), Predict: func(built func(digest.Digest) bool, _ json.RawMessage) (string, string) {
+		if built(key) {
+			return engine.Cached, ""
+		}
+		return engine.WillBuild, "changed"
+	}}, nil
 }
 
 func (b *bench) test(ctx context.Context, r engine.TestRequest, out io.Writer) (pipeline.Result, error) {

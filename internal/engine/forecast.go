@@ -5,8 +5,7 @@ import (
 	"fmt"
 	"maps"
 
-	"github.com/opencontainers/go-digest"
-
+	"slipway/internal/store"
 	"slipway/pipeline"
 )
 
@@ -70,17 +69,17 @@ type EnvironmentForecast struct {
 // forecaster walks a plan in its order, so what a task needs is already foretold.
 type forecaster struct {
 	*Engine
-	plan    pipeline.Plan
-	opt     Options
-	images  []ImageForecast
-	of      map[string]int           // owner → index in images
-	digests map[string]digest.Digest // owner → known digest
+	plan   pipeline.Plan
+	opt    Options
+	images []ImageForecast
+	of     map[string]int         // owner → index in images
+	builds map[string]store.Build // owner → what its inputs are known to give
 }
 
 // Forecast foretells a run of plan. It reads the records and the work tree and
 // writes nothing: Engine's Store may be read-only and its Build and Test nil.
 func (e *Engine) Forecast(ctx context.Context, plan pipeline.Plan, opt Options) (Forecast, error) {
-	f := forecaster{Engine: e, plan: plan, opt: opt, of: map[string]int{}, digests: map[string]digest.Digest{}}
+	f := forecaster{Engine: e, plan: plan, opt: opt, of: map[string]int{}, builds: map[string]store.Build{}}
 	for _, task := range plan.Tasks {
 		if err := ctx.Err(); err != nil {
 			return Forecast{}, context.Cause(ctx)
@@ -102,22 +101,20 @@ func (e *Engine) Forecast(ctx context.Context, plan pipeline.Plan, opt Options) 
 
 func (f *forecaster) build(ctx context.Context, task pipeline.Task) {
 	im := ImageForecast{Task: task.ID, Name: task.Image, Matrix: task.Matrix, Platforms: task.Build.Platforms, Needs: f.needs(task), Tests: []TestForecast{}}
-	var dg digest.Digest
-	im.State, im.Reason, dg = f.foretell(ctx, task)
-	if dg != "" {
-		im.Digest = dg.String()
-	}
+	var b store.Build
+	im.State, im.Reason, b = f.foretell(ctx, task)
+	im.Digest = b.Image.Descriptor.Digest.String()
 	f.of[owner(task)] = len(f.images)
-	f.digests[owner(task)] = dg
+	f.builds[owner(task)] = b
 	f.images = append(f.images, im)
 }
 
 // foretell gives the state of an image, the reason, and its digest where known.
-func (f *forecaster) foretell(ctx context.Context, task pipeline.Task) (state, reason string, dg digest.Digest) {
+func (f *forecaster) foretell(ctx context.Context, task pipeline.Task) (state, reason string, b store.Build) {
 	if task.Skip != "" {
-		return WillSkip, task.Skip, ""
+		return WillSkip, task.Skip, store.Build{}
 	}
-	bases := map[string]digest.Digest{}
+	bases := map[string]store.Base{}
 	for _, n := range task.Needs {
 		need := f.plan.Tasks[n]
 		if need.Kind != pipeline.BuildTask {
@@ -126,43 +123,41 @@ func (f *forecaster) foretell(ctx context.Context, task pipeline.Task) (state, r
 		base := f.images[f.of[owner(need)]]
 		switch {
 		case base.State == WillSkip:
-			return WillSkip, "needs " + need.ID + ", which is skipped", ""
+			return WillSkip, "needs " + need.ID + ", which is skipped", store.Build{}
 		case base.State == WillBuild && standsOn(task, need):
-			return WillBuild, "stands on " + need.ID + ", which is built anew", ""
-		case f.digests[owner(need)] == "" && standsOn(task, need):
-			return Unknown, fmt.Sprintf("stands on %s (%s)", need.ID, base.State), ""
+			return WillBuild, "stands on " + need.ID + ", which is built anew", store.Build{}
+		case f.builds[owner(need)].Run == "" && standsOn(task, need):
+			return Unknown, fmt.Sprintf("stands on %s (%s)", need.ID, base.State), store.Build{}
 		}
-		bases[need.Image] = f.digests[owner(need)]
+		known := f.builds[owner(need)]
+		bases[need.ID] = store.Base{Digest: known.Image.Descriptor.Digest, Config: known.Config}
 	}
 	in, err := f.Inputs(ctx, task, bases)
 	switch {
 	case err != nil:
-		return Unknown, err.Error(), ""
+		return Unknown, err.Error(), store.Build{}
 	case f.opt.NoCache || task.Build.NoCache:
-		return WillBuild, "every layer is rebuilt (no cache)", ""
+		return WillBuild, "every layer is rebuilt (no cache)", store.Build{}
 	}
-	for _, step := range in.Steps {
-		if !f.Store.Built(step) {
-			if in.Unknown != "" {
-				return Unknown, in.Unknown, ""
-			}
-			return WillBuild, f.explain(f.opt.Dir, task, in.Raw), ""
-		}
+	last, known := f.Store.Input(f.opt.Dir, task.ID)
+	state, reason = in.Predict(f.Store.Built, last.Steps)
+	if state == WillBuild && !known {
+		reason = "not built on this root yet"
 	}
-	if in.Unknown != "" {
-		return Unknown, in.Unknown, ""
+	if state != Cached {
+		return state, reason, store.Build{}
 	}
 	b, ok := f.Store.Build(in.Key)
 	if !ok {
-		return Cached, "layers are cached, the image's configuration is new", ""
+		return Cached, "layers are cached, the image's configuration is new", store.Build{}
 	}
-	return Cached, "nothing changed since run " + b.Run, b.Image.Descriptor.Digest
+	return Cached, "nothing changed since run " + b.Run, b
 }
 
 // standsOn reports whether a build takes another image of the pipeline as context.
 func standsOn(task, need pipeline.Task) bool {
 	for _, from := range task.Build.AdditionalContexts {
-		if from == "image:"+need.Image {
+		if from == "image:"+need.ID {
 			return true
 		}
 	}
@@ -176,7 +171,7 @@ func (f *forecaster) test(ctx context.Context, task pipeline.Task) error {
 		out.Network = string(pipeline.NetworkServices)
 	}
 	im := &f.images[f.of[owner(task)]]
-	key, why, err := f.reuseKey(ctx, f.plan, task, f.digests[owner(task)])
+	key, why, err := f.reuseKey(ctx, f.plan, task, f.builds[owner(task)].Image.Descriptor.Digest)
 	if err != nil {
 		return err
 	}

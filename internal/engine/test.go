@@ -20,7 +20,7 @@ import (
 // test runs one test, or finds that the same test of the same image has passed
 // before with everything it can see unchanged.
 func (c *conductor) test(ctx context.Context, task pipeline.Task, out *outcome) {
-	image := c.built(task)[task.Image]
+	image := c.imageUnder(task)
 	key, why, err := c.reuseKey(ctx, c.plan, task, image.Descriptor.Digest)
 	if err != nil {
 		out.end(pipeline.Error, err.Error())

@@ -19,6 +19,7 @@ import (
 type Build struct {
 	Image     pipeline.Image
 	Platforms map[string]Platform `json:",omitempty"`
+	Config    json.RawMessage     `json:",omitempty"` // of the machine's platform
 	Run       string
 }
 

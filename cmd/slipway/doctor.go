@@ -1,0 +1,60 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+
+	"github.com/spf13/cobra"
+
+	"slipway/internal/doctor"
+	"slipway/internal/helpers"
+)
+
+func doctorCommand(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:   "doctor",
+		Short: "Check whether this machine can run slipway, and say how to mend what is missing",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			finder, err := g.finder()
+			if err != nil {
+				return err
+			}
+			path := func(name string) string {
+				p, err := finder.Find(name)
+				if err != nil {
+					return "" // a finding of its own
+				}
+				return p
+			}
+			git, err := exec.LookPath("git")
+			if err != nil {
+				git = ""
+			}
+			found := doctor.Check(cmd.Context(), doctor.Input{
+				Root: g.root, UID: os.Geteuid(), Proc: "/proc", Sys: "/sys", Git: git,
+				Runc: path(helpers.Runc), Sandbox: path(helpers.Sandbox), Agent: path(helpers.Agent),
+			})
+			if g.json {
+				err = printJSON(os.Stdout, found)
+			} else {
+				painter{w: os.Stdout, color: g.color && isTerminal(os.Stdout)}.findings(found)
+			}
+			if err == nil && doctor.Worst(found) == doctor.Fail {
+				err = exitError(exitFailed)
+			}
+			return err
+		},
+	}
+}
+
+func (p painter) findings(found []doctor.Finding) {
+	colors := map[doctor.State]string{doctor.OK: green, doctor.Warn: yellow, doctor.Fail: red}
+	for _, f := range found {
+		fmt.Fprintf(p.w, "%s  %s: %s\n", p.paint(colors[f.State], fmt.Sprintf("%-4s", f.State)), f.Name, f.Detail)
+		if f.Fix != "" {
+			fmt.Fprintf(p.w, "      %s\n", f.Fix)
+		}
+	}
+}
