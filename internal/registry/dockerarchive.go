@@ -151,7 +151,7 @@ func dockerLayer(ctx context.Context, open files, name string, diffID digest.Dig
 		return d, fmt.Errorf("packed with %s, which no image may be; save the image again", packing)
 	}
 	plainSum := diffID.Algorithm().Digester()
-	if _, err := io.Copy(plainSum.Hash(), &tapped{ctx: ctx, r: z, w: io.Discard}); err != nil {
+	if _, err := io.Copy(plainSum.Hash(), &tapped{r: z, stopped: stopped(ctx), w: io.Discard}); err != nil {
 		return d, err
 	}
 	if _, err := io.Copy(io.Discard, whole); err != nil {

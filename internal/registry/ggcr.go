@@ -15,18 +15,17 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// tree is an image or index of a store in go-containerregistry's terms. It
-// lives for one push, whose context it carries because those terms have none.
+// tree is an image or index of a store in go-containerregistry's terms, for one push.
 type tree struct {
-	ctx   context.Context
-	blobs Blobs
+	open  func(ocispec.Descriptor) (io.ReadCloser, error) // those terms have no context
 	mount name.Reference
 	docs  map[digest.Digest][]byte // of every index, manifest and config
 }
 
 // load reads all documents under desc; layers stay where they are.
 func (c *client) load(ctx context.Context, blobs Blobs, desc ocispec.Descriptor, mount name.Reference) (remote.Taggable, []ocispec.Descriptor, error) {
-	t := &tree{ctx: ctx, blobs: blobs, mount: mount, docs: map[digest.Digest][]byte{}}
+	open := func(d ocispec.Descriptor) (io.ReadCloser, error) { return openVerified(ctx, blobs, d) }
+	t := &tree{open: open, mount: mount, docs: map[digest.Digest][]byte{}}
 	var all []ocispec.Descriptor
 	err := walk(ctx, blobs, desc, func(d ocispec.Descriptor, doc []byte) error {
 		all = append(all, d)
@@ -127,7 +126,7 @@ func (l layerNode) Size() (int64, error)     { return l.desc.Size, nil }
 func (l layerNode) MediaType() (types.MediaType, error) {
 	return types.MediaType(l.desc.MediaType), nil
 }
-func (l layerNode) Compressed() (io.ReadCloser, error) { return openVerified(l.ctx, l.blobs, l.desc) }
+func (l layerNode) Compressed() (io.ReadCloser, error) { return l.open(l.desc) }
 
 // indexNode is a v1.ImageIndex.
 type indexNode struct {

@@ -211,7 +211,7 @@ func (a *Archive) unpacked(ctx context.Context, s source, o OpenOptions) (*os.Fi
 	if err != nil {
 		return nil, err
 	}
-	_, err = io.Copy(f, &tapped{ctx: ctx, r: z, w: io.Discard})
+	_, err = io.Copy(f, &tapped{r: z, stopped: stopped(ctx), w: io.Discard})
 	return f, err
 }
 

@@ -161,23 +161,33 @@ func openVerified(ctx context.Context, blobs Blobs, d ocispec.Descriptor) (io.Re
 	if err != nil {
 		return nil, fmt.Errorf("blob %s: %w", d.Digest, err)
 	}
-	return &verified{ctx: ctx, r: r, want: d, sum: d.Digest.Algorithm().Hash(), left: d.Size}, nil
+	return &verified{r: r, stopped: stopped(ctx), want: d, sum: d.Digest.Algorithm().Hash(), left: d.Size}, nil
+}
+
+// stopped gives ctx to a reader, which has no argument for it.
+func stopped(ctx context.Context) func() error {
+	return func() error {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		return nil
+	}
 }
 
 // verified passes a blob's bytes on and turns the end into an error when size
 // or digest are wrong, so that no consumer can mistake a damaged blob for a
-// whole one. ctx is the context of the one copy that it lives for.
+// whole one.
 type verified struct {
-	ctx  context.Context
-	r    io.ReadCloser
-	want ocispec.Descriptor
-	sum  hash.Hash
-	left int64
+	r       io.ReadCloser
+	stopped func() error
+	want    ocispec.Descriptor
+	sum     hash.Hash
+	left    int64
 }
 
 func (v *verified) Read(p []byte) (int, error) {
-	if err := v.ctx.Err(); err != nil {
-		return 0, context.Cause(v.ctx)
+	if err := v.stopped(); err != nil {
+		return 0, err
 	}
 	n, err := v.r.Read(p)
 	v.left -= int64(n)

@@ -62,7 +62,7 @@ func importRootFS(ctx context.Context, r io.Reader, layer *os.File, p ocispec.Pl
 	if err != nil {
 		return rootFS{}, err
 	}
-	in := &tapped{ctx: ctx, r: z, w: io.MultiWriter(diff, gz)}
+	in := &tapped{r: z, stopped: stopped(ctx), w: io.MultiWriter(diff, gz)}
 	if err := checkRootFS(bufio.NewReaderSize(in, 256<<10), watch); err != nil {
 		return rootFS{}, err
 	}
@@ -82,18 +82,17 @@ func importRootFS(ctx context.Context, r io.Reader, layer *os.File, p ocispec.Pl
 
 func sum(h hash.Hash) digest.Digest { return digest.NewDigest(digest.SHA256, h) }
 
-// tapped copies what is read to w and remembers the last block. ctx is that of
-// the one import it lives for.
+// tapped copies what is read to w and remembers the last block.
 type tapped struct {
-	ctx  context.Context
-	r    io.Reader
-	w    io.Writer
-	tail [512]byte
+	r       io.Reader
+	stopped func() error
+	w       io.Writer
+	tail    [512]byte
 }
 
 func (t *tapped) Read(p []byte) (int, error) {
-	if err := t.ctx.Err(); err != nil {
-		return 0, context.Cause(t.ctx)
+	if err := t.stopped(); err != nil {
+		return 0, err
 	}
 	n, err := t.r.Read(p)
 	if keep := len(t.tail) - n; keep > 0 {

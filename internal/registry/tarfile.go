@@ -36,8 +36,8 @@ func indexTar(ctx context.Context, f *os.File) (map[string]tarEntry, error) {
 	}
 	entries := map[string]tarEntry{}
 	for tr := tar.NewReader(f); ; {
-		if err := ctx.Err(); err != nil {
-			return nil, context.Cause(ctx)
+		if err := stopped(ctx)(); err != nil {
+			return nil, err
 		}
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {
