@@ -152,6 +152,9 @@ func (k *keyer) step(ctx context.Context, n *node) (*keys, error) {
 			continue
 		}
 		from := k.done[in.node]
+		if in.meta.GetProgressGroup().GetWeak() {
+			out.sources, out.always = append(out.sources, from.sources...), from.always
+		}
 		at := fmt.Sprintf("%d %s", in.index, selector)
 		strict = append(strict, from.key.String(), at)
 		if content != nil && !from.literal {

@@ -35,8 +35,15 @@ type Prediction struct {
 // the steps of the last build of this image, for the reasons only.
 func Predict(now []Step, final Final, built func(digest.Digest) bool, before []Step) Prediction {
 	p := Prediction{State: Cached}
+	twins := map[digest.Digest]string{}
 	for i := range now {
 		v := verdict(&now[i], built, before)
+		// BuildKit runs what has one key once, and shows the others as cached.
+		if twin, ok := twins[now[i].Key]; ok && v.State == Rebuilt && now[i].Always == "" {
+			v.State, v.Reason = Unknown, "it does the same as step "+twin+"; one of them runs"
+		} else if v.State != Cached {
+			twins[now[i].Key] = v.Step
+		}
 		p.Steps = append(p.Steps, v)
 		// Rebuilt for sure outweighs unknown, whichever comes first.
 		if v.State == Rebuilt && p.State != Rebuilt || v.State == Unknown && p.State == Cached {

@@ -91,13 +91,19 @@ func (c *recorder) list(ctx context.Context, r *Request, wish *unsolved, config 
 	}
 	var steps []Step
 	for _, n := range g.nodes {
-		// What BuildKit does for itself shows in the steps that use it.
-		if name := n.Name(); name != "" && !strings.HasPrefix(name, "[internal]") && !isLocal(n) {
+		if shown(n) {
 			steps = append(steps, l.step(n, k.done[n]))
 		}
 	}
 	head := k.done[g.head.node]
 	return steps, Final{Key: hash("image", head.key.String(), config), Unknown: strings.Join(head.unsure, "; ")}, nil
+}
+
+// shown is whether a node is a step to a person. What BuildKit does for itself
+// shows in the steps that use it, and so does the copying half of a COPY --link.
+func shown(n *node) bool {
+	name := n.Name()
+	return name != "" && !strings.HasPrefix(name, "[internal]") && !isLocal(n) && !n.meta.GetProgressGroup().GetWeak()
 }
 
 // lister turns nodes into steps.
@@ -113,6 +119,9 @@ func (l *lister) step(n *node, k *keys) Step {
 	}
 	if k.loose != k.key {
 		s.Loose = k.loose
+	}
+	if group := n.meta.GetProgressGroup(); group != nil {
+		s.Name = group.Name
 	}
 	if n.lines.first > 0 && n.lines.last <= len(l.lines) {
 		s.Text = shortHash(string(bytes.Join(l.lines[n.lines.first-1:n.lines.last], []byte("\n"))))

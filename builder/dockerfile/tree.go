@@ -100,26 +100,40 @@ func transferred(dir string, attrs map[string]string) (fsutil.FS, error) {
 // digest fills in the sums, reading several files at once.
 func (t *tree) digest(ctx context.Context, dir string, digests *Digests) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(max(2, runtime.GOMAXPROCS(0)))
-	for i := range t.entries {
-		e := &t.entries[i]
-		if !e.hasContent() {
+	work := make(chan *entry)
+	for range max(2, runtime.GOMAXPROCS(0)) {
+		group.Go(func() error {
+			buf := make([]byte, 64<<10)
+			for e := range work {
+				sum, err := fileDigest(filepath.Join(dir, filepath.FromSlash(e.path)), e.stat, digests, buf)
+				if err != nil {
+					return err
+				}
+				e.sum = sum
+			}
+			return nil
+		})
+	}
+	group.Go(func() error {
+		defer close(work)
+		for i := range t.entries {
+			e := &t.entries[i]
+			if e.hasContent() {
+				select {
+				case work <- e:
+					continue
+				case <-ctx.Done():
+					return context.Cause(ctx)
+				}
+			}
 			h, err := contenthash.NewFromStat(e.stat)
 			if err != nil {
 				return err
 			}
 			e.sum = digest.NewDigest(digest.SHA256, h)
-			continue
 		}
-		group.Go(func() error {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			var err error
-			e.sum, err = fileDigest(filepath.Join(dir, filepath.FromSlash(e.path)), e.stat, digests)
-			return err
-		})
-	}
+		return nil
+	})
 	return group.Wait()
 }
 
@@ -127,15 +141,18 @@ func (e *entry) hasContent() bool {
 	return os.FileMode(e.stat.Mode)&os.ModeType == 0 && e.stat.Linkname == ""
 }
 
-func fileDigest(path string, st *fstypes.Stat, digests *Digests) (digest.Digest, error) {
-	before, err := os.Lstat(path)
-	if err != nil {
-		return "", err
-	}
-	id, usable := stampOf(before)
-	if usable {
-		if sum, ok := digests.known(path, id); ok {
-			return sum, nil
+func fileDigest(path string, st *fstypes.Stat, digests *Digests, buf []byte) (digest.Digest, error) {
+	var id digested
+	usable := false
+	if digests != nil {
+		before, err := os.Lstat(path)
+		if err != nil {
+			return "", err
+		}
+		if id, usable = stampOf(before); usable {
+			if sum, ok := digests.known(path, id); ok {
+				return sum, nil
+			}
 		}
 	}
 	now := time.Now()
@@ -148,17 +165,27 @@ func fileDigest(path string, st *fstypes.Stat, digests *Digests) (digest.Digest,
 	if err != nil {
 		return "", err
 	}
-	if _, err := io.Copy(h, f); err != nil {
+	// Through a type that has only Read: a file of its own would be given a
+	// buffer of its own.
+	if _, err := io.CopyBuffer(onlyWriter{h}, onlyReader{f}, buf); err != nil {
 		return "", err
 	}
 	sum := digest.NewDigest(digest.SHA256, h)
-	if after, err := f.Stat(); err == nil && usable {
+	if !usable {
+		return sum, nil
+	}
+	if after, err := f.Stat(); err == nil {
 		if still, ok := stampOf(after); ok && still == id {
 			digests.remember(path, id, sum, now)
 		}
 	}
 	return sum, nil
 }
+
+type (
+	onlyReader struct{ io.Reader }
+	onlyWriter struct{ io.Writer }
+)
 
 // index hands the entries to BuildKit's content hash, as the receiving side of
 // a transfer does.

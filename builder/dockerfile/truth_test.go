@@ -1,0 +1,138 @@
+package dockerfile_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+
+	"slipway/builder"
+	"slipway/builder/dockerfile"
+	"slipway/pipeline"
+)
+
+var (
+	edits = flag.Int("edits", 20, "random edits in TestPredictionsAreTrue")
+	seed  = flag.Uint64("seed", 1, "of the random edits")
+)
+
+// tally counts predictions of steps against what BuildKit did.
+type tally struct{ right, wrong, unknown int }
+
+// TestPredictionsAreTrue edits a project at random, predicts the next build and
+// compares each step with BuildKit's own word. A prediction may be that only
+// building tells; it may not be wrong.
+func TestPredictionsAreTrue(t *testing.T) {
+	b := openBuilder(t)
+	p := newProject(t, b)
+	rnd := rand.New(rand.NewPCG(*seed, 0))
+	built := map[digest.Digest]digest.Digest{}
+	var before []dockerfile.Step
+	var steps, images tally
+	kinds := p.kinds()
+	for i := range *edits + 1 {
+		what := "the first build"
+		if i > 0 {
+			k := kinds[rnd.IntN(len(kinds))]
+			what = k.name
+			k.do(rnd)
+		}
+		now, final, err := dockerfile.Steps(t.Context(), p.forecast())
+		if err != nil {
+			expectFailure(t, b, p, i, what, err)
+			continue
+		}
+		known := func(d digest.Digest) bool { _, ok := built[d]; return ok }
+		said := dockerfile.Predict(now, final, known, before)
+		out, err := b.Build(t.Context(), p.request())
+		if err != nil {
+			t.Fatalf("edit %d, %s: predicted %s, but the build fails: %v\n%s", i, what, said.State, err, p.dockerfile())
+		}
+		compare(t, &steps, i, what, said, out.Steps)
+		compareImage(t, &images, i, what, said, out, built[final.Key])
+		for _, s := range now {
+			built[s.Key], built[s.Loose] = "", ""
+		}
+		built[final.Key] = out.Image.Descriptor.Digest
+		before = now
+	}
+	t.Logf("%d edits: steps %d right, %d wrong, %d unknown; images %d right, %d wrong, %d unknown", *edits,
+		steps.right, steps.wrong, steps.unknown, images.right, images.wrong, images.unknown)
+}
+
+// expectFailure checks that what cannot be predicted cannot be built either.
+func expectFailure(t *testing.T, b *builder.Builder, p *project, i int, what string, err error) {
+	t.Helper()
+	var se *dockerfile.SyntaxError
+	if !errors.As(err, &se) {
+		t.Fatalf("edit %d, %s: %v", i, what, err)
+	}
+	var be *builder.BuildError
+	if _, buildErr := b.Build(t.Context(), p.request()); !errors.As(buildErr, &be) {
+		t.Errorf("edit %d, %s: predicted to fail (%v), but the build says %v", i, what, err, buildErr)
+	}
+}
+
+func compare(t *testing.T, n *tally, i int, what string, said dockerfile.Prediction, did []pipeline.Step) {
+	t.Helper()
+	ran := map[string]bool{}
+	for _, s := range did {
+		ran[s.Name] = ran[s.Name] || s.Started != nil && !s.Cached
+	}
+	for _, v := range said.Steps {
+		if strings.HasPrefix(v.Step, "[context ") {
+			continue // an image by digest is looked up, not built
+		}
+		switch {
+		case v.State == dockerfile.Unknown:
+			n.unknown++
+		case ran[v.Step] == (v.State == dockerfile.Rebuilt):
+			n.right++
+		default:
+			n.wrong++
+			t.Errorf("edit %d, %s: %s was predicted %s (%s), but ran=%v", i, what, v.Step, v.State, v.Reason, ran[v.Step])
+		}
+	}
+}
+
+// compareImage also holds a recorded digest to its word.
+func compareImage(t *testing.T, n *tally, i int, what string, said dockerfile.Prediction, out builder.Output, recorded digest.Digest) {
+	t.Helper()
+	got := out.Image.Descriptor.Digest
+	if recorded != "" && said.State != dockerfile.Unknown && recorded != got {
+		t.Errorf("edit %d, %s: the image was predicted to be %s again, and is %s", i, what, recorded, got)
+	}
+	switch {
+	case said.State == dockerfile.Unknown:
+		n.unknown++
+	case said.State == dockerfile.Cached && (!out.Cached || recorded != got), said.State == dockerfile.Rebuilt && out.Cached && recorded == got:
+		n.wrong++
+		t.Errorf("edit %d, %s: the image was predicted %s (%s), but BuildKit says cached=%v", i, what, said.State, said.Reason, out.Cached)
+	default:
+		n.right++
+	}
+}
+
+func TestMain(m *testing.M) {
+	for k, v := range builder.Environment() {
+		if err := os.Setenv(k, v); err != nil {
+			panic(err)
+		}
+	}
+	flag.Parse()
+	os.Exit(m.Run())
+}
+
+// resolve answers from what the project imported.
+func (p *project) resolve(_ context.Context, name, _ string) (dockerfile.Image, error) {
+	img, ok := p.images[name]
+	if !ok {
+		return dockerfile.Image{}, nil
+	}
+	return dockerfile.Image{Digest: img.Descriptor.Digest, Config: p.configs[img.Descriptor.Digest], Imported: true}, nil
+}
