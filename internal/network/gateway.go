@@ -81,12 +81,15 @@ func (g *Gateway) Namespace(ctx context.Context) (*Namespace, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("make network namespace: %w", context.Cause(ctx))
 	}
+	if g.isClosed() {
+		return nil, errClosed
+	}
 	defer g.refill()
 	select {
 	case n := <-g.ready:
 		return n, nil
 	default:
-		return g.makeNamespace(ctx)
+		return g.makeNamespace()
 	}
 }
 
@@ -110,13 +113,14 @@ func (g *Gateway) Attach(ctx context.Context, netns string) (io.Closer, error) {
 	return w, nil
 }
 
-func (g *Gateway) makeNamespace(ctx context.Context) (*Namespace, error) {
+func (g *Gateway) makeNamespace() (*Namespace, error) {
 	ns, tun, err := newNamespace(g.layout())
 	if err != nil {
 		return nil, fmt.Errorf("make network namespace: %w", err)
 	}
-	n := &Namespace{netns: ns, wire: g.startWire(tun)}
-	if err := g.keep(n.wire); err != nil {
+	n := hold(ns)
+	n.wire = g.startWire(tun)
+	if err := g.keep(n); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
 	return n, nil
@@ -132,7 +136,7 @@ func (g *Gateway) refill() {
 	}
 	g.inWork++
 	g.making.Go(func() {
-		n, err := g.makeNamespace(context.Background())
+		n, err := g.makeNamespace()
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		g.inWork--
@@ -155,14 +159,20 @@ func (g *Gateway) keep(c io.Closer) error {
 	return nil
 }
 
+func (g *Gateway) isClosed() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.closed
+}
+
 func (g *Gateway) forget(c io.Closer) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.open, c)
 }
 
-// Close cuts every namespace off and waits for all that runs. A second call
-// does nothing.
+// Close closes every namespace it made and cuts off every one it was attached
+// to, and waits for all that runs. A second call does nothing.
 func (g *Gateway) Close() error {
 	g.mu.Lock()
 	if g.closed {
@@ -173,17 +183,13 @@ func (g *Gateway) Close() error {
 	g.mu.Unlock()
 	g.making.Wait()
 
-	var errs []error
-	close(g.ready)
-	for n := range g.ready {
-		errs = append(errs, n.Close())
-	}
 	g.mu.Lock()
 	left := make([]io.Closer, 0, len(g.open))
 	for c := range g.open {
 		left = append(left, c)
 	}
 	g.mu.Unlock()
+	var errs []error
 	for _, c := range left {
 		errs = append(errs, c.Close())
 	}

@@ -63,16 +63,38 @@ func addAddress(h *netlink.Handle, link netlink.Link, p netip.Prefix, gw netip.A
 		Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen()),
 	}}
 	if p.Addr().Is6() {
-		addr.Flags = unix.IFA_F_NODAD // nobody else is on this wire; usable at once
+		addr.Flags = unix.IFA_F_NODAD // nobody else is on this wire
 	}
 	if err := h.AddrReplace(link, addr); err != nil {
 		return fmt.Errorf("give %s to %s: %w", p, link.Attrs().Name, err)
+	}
+	if p.Addr().Is6() {
+		if err := receive(h, link, p.Addr()); err != nil {
+			return err
+		}
 	}
 	if !route {
 		return nil
 	}
 	if err := h.RouteReplace(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: gw.AsSlice()}); err != nil {
 		return fmt.Errorf("set default route by %s: %w", gw, err)
+	}
+	return nil
+}
+
+// receive adds the route by which link takes packets to addr. For IPv6 the kernel
+// does so itself, but milliseconds later (addrconf_dad_work); until then it would
+// drop the answers to a quick program, and TCP would try again after a second.
+func receive(h *netlink.Handle, link netlink.Link, addr netip.Addr) error {
+	err := h.RouteReplace(&netlink.Route{
+		LinkIndex: link.Attrs().Index,
+		Dst:       &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(addr.BitLen(), addr.BitLen())},
+		Type:      unix.RTN_LOCAL,
+		Table:     unix.RT_TABLE_LOCAL,
+		Scope:     unix.RT_SCOPE_HOST,
+	})
+	if err != nil {
+		return fmt.Errorf("receive at %s: %w", addr, err)
 	}
 	return nil
 }

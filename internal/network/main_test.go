@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -31,7 +32,7 @@ const (
 func TestMain(m *testing.M) {
 	switch {
 	case os.Getenv(asHeld) != "":
-		panic("todo")
+		beKilled()
 	case os.Getenv(inHost) != "":
 		os.Exit(m.Run())
 	}
@@ -119,7 +120,25 @@ func newWorld(tb testing.TB) *world {
 	}))
 	must(tb, netlink.RouteAdd(&netlink.Route{LinkIndex: up.Attrs().Index, Gw: worldAddr.Addr().AsSlice()}))
 	must(tb, netlink.RouteAdd(&netlink.Route{LinkIndex: up.Attrs().Index, Gw: world6.Addr().AsSlice()}))
+	// IPv6 addresses work milliseconds after they are given.
+	awaitLocal(tb, host6.Addr())
+	must(tb, inside(ns.Path(), func() error { awaitLocal(tb, world6.Addr()); return nil }))
 	return &world{ns}
+}
+
+func awaitLocal(tb testing.TB, a netip.Addr) {
+	tb.Helper()
+	for tb.Context().Err() == nil {
+		addrs, err := netlink.AddrList(nil, netlink.FAMILY_V6)
+		must(tb, err)
+		routes, err := netlink.RouteListFiltered(netlink.FAMILY_V6, &netlink.Route{Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
+		must(tb, err)
+		given := slices.ContainsFunc(addrs, func(x netlink.Addr) bool { return x.IP.Equal(a.AsSlice()) && x.Flags&unix.IFA_F_TENTATIVE == 0 })
+		if given && slices.ContainsFunc(routes, func(r netlink.Route) bool { return r.Dst != nil && r.Dst.IP.Equal(a.AsSlice()) }) {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 func giveAddress(tb testing.TB, l netlink.Link, p netip.Prefix) {

@@ -15,6 +15,7 @@ import (
 // open and somebody is in it.
 type Namespace struct {
 	netns *os.File
+	path  string
 	wire  *wire // nil: only lo
 
 	once sync.Once
@@ -25,9 +26,7 @@ type Namespace struct {
 // namespace of an OCI runtime spec. It names an open file of this process, so
 // nothing is left of it after kill -9. It is valid until Close: later the same
 // path may name another file.
-func (n *Namespace) Path() string {
-	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), n.netns.Fd())
-}
+func (n *Namespace) Path() string { return n.path }
 
 // Close cuts the namespace off. The kernel removes it once the last process in
 // it is gone. A second call does nothing.
@@ -35,6 +34,7 @@ func (n *Namespace) Close() error {
 	n.once.Do(func() {
 		if n.wire != nil {
 			n.err = n.wire.Close()
+			n.wire.g.forget(n)
 		}
 		n.err = errors.Join(n.err, n.netns.Close())
 	})
@@ -58,7 +58,11 @@ func Loopback(ctx context.Context) (*Namespace, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make loopback namespace: %w", err)
 	}
-	return &Namespace{netns: netns}, nil
+	return hold(netns), nil
+}
+
+func hold(netns *os.File) *Namespace {
+	return &Namespace{netns: netns, path: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), netns.Fd())}
 }
 
 // newNamespace makes a namespace with a wired device.
