@@ -66,13 +66,15 @@ func (b *Builder) Build(ctx context.Context, r Request) (Output, error) {
 	resp, err := b.client.Solve(ctx, nil, opt, updates)
 	<-done
 	if err != nil {
-		return Output{}, errors.Join(b.explain(ctx, err, in, news), finish(ctx, ocispec.Descriptor{}))
+		_, ferr := finish(ctx, ocispec.Descriptor{})
+		return Output{}, errors.Join(b.explain(ctx, err, in, news), ferr)
 	}
 	desc, err := resultDescriptor(resp.ExporterResponse)
 	if err != nil {
-		return Output{}, errors.Join(err, finish(ctx, ocispec.Descriptor{}))
+		_, ferr := finish(ctx, ocispec.Descriptor{})
+		return Output{}, errors.Join(err, ferr)
 	}
-	if err := finish(ctx, desc); err != nil {
+	if desc, err = finish(ctx, desc); err != nil {
 		return Output{}, err
 	}
 	return b.output(ctx, r, desc, news)
@@ -118,8 +120,9 @@ func (b *Builder) solveOpt(ctx context.Context, r Request, in *inputs) (client.S
 	}, finish, nil
 }
 
-// finishFunc ends an export. An empty descriptor means that it failed.
-type finishFunc func(context.Context, ocispec.Descriptor) error
+// finishFunc ends an export and gives the image as it is in the store. An empty
+// descriptor means that the export failed.
+type finishFunc func(context.Context, ocispec.Descriptor) (ocispec.Descriptor, error)
 
 // export is where BuildKit puts the image. The settings decide the digest, so
 // they are one for ever. Layers of a base keep the bytes they were published
@@ -131,7 +134,7 @@ func (b *Builder) export(ctx context.Context, r Request) (client.ExportEntry, fi
 	}
 	attrs["dangling-name-prefix"] = builtName(r.Name)
 	return client.ExportEntry{Type: client.ExporterImage, Attrs: attrs},
-		func(context.Context, ocispec.Descriptor) error { return nil }, nil
+		func(_ context.Context, d ocispec.Descriptor) (ocispec.Descriptor, error) { return d, nil }, nil
 }
 
 func frontendAttrs(r Request, in *inputs) map[string]string {

@@ -77,15 +77,21 @@ func Open(ctx context.Context, o Options) (_ *Builder, err error) {
 		return nil, fmt.Errorf("builder: root %q and cgroup %q must be absolute", o.Root, o.Cgroup)
 	}
 	routeLogs(o.Log)
-	if err := makeDirs(o.Root); err != nil {
+	if err := os.MkdirAll(o.Root, 0o711); err != nil {
 		return nil, err
 	}
 	if err := reap(o); err != nil {
 		return nil, err
 	}
+	if err := makeDirs(o.Root); err != nil {
+		return nil, err
+	}
 	b := &Builder{o: o, auth: newCredentials(o.DockerConfig)}
 	if b.engine, err = openEngine(ctx, o); err != nil {
 		return nil, fmt.Errorf("open the build store in %s: %w", o.Root, err)
+	}
+	if err := b.rescue(ctx); err != nil {
+		return nil, errors.Join(err, b.engine.Close())
 	}
 	if o.Remote != nil {
 		b.client, err = dialRemote(ctx, *o.Remote)
@@ -121,7 +127,7 @@ func openMark(root string) string    { return filepath.Join(root, "open") }
 // makeDirs makes them searchable for all: a step's root is nobody on the host
 // and must be able to walk to its own root file system.
 func makeDirs(root string) error {
-	for _, d := range []string{root, workerDir(root), snapshotDir(root), tempDir(root), stateDir(root), usernsDir(root), stepDir(root)} {
+	for _, d := range []string{root, workerDir(root), snapshotDir(root), tempDir(root), stateDir(root), usernsDir(root), stepDir(root), namesDir(root)} {
 		if err := os.MkdirAll(d, 0o711); err != nil {
 			return err
 		}

@@ -140,7 +140,7 @@ func (e *engine) workerOpt(ctx context.Context, o Options) (opt base.WorkerOpt, 
 	}
 	e.snapshotter = e.db.Snapshotter(snapshotterName)
 	e.content = containerdsnapshot.NewContentStore(e.db.ContentStore(), namespace)
-	e.images = &imageStore{ctdmetadata.NewImageStore(e.db)}
+	e.images = &imageStore{ctdmetadata.NewImageStore(e.db), namesDir(o.Root)}
 	opt = base.WorkerOpt{
 		ID: id, Root: root,
 		Labels:        map[string]string{label.Executor: "oci", label.Snapshotter: snapshotterName},

@@ -2,6 +2,7 @@ package builder
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"slices"
@@ -238,8 +239,12 @@ func (b *Builder) Remove(ctx context.Context, ref string) error {
 }
 
 // imageStore is containerd's image store in our one namespace. It keeps real
-// times: BuildKit would record the epoch of the image as the time it was named.
-type imageStore struct{ images.Store }
+// times, where BuildKit would record the epoch of the image as the time it was
+// named, and writes each name down outside the database; see durable.go.
+type imageStore struct {
+	images.Store
+	names string
+}
 
 func inNamespace(ctx context.Context) context.Context {
 	return sourcedate.WithSourceDateEpoch(namespaces.WithNamespace(ctx, namespace), nil)
@@ -257,15 +262,23 @@ func (s *imageStore) List(ctx context.Context, filters ...string) ([]images.Imag
 
 // Create implements images.Store.
 func (s *imageStore) Create(ctx context.Context, i images.Image) (images.Image, error) {
-	return s.Store.Create(inNamespace(ctx), i)
+	out, err := s.Store.Create(inNamespace(ctx), i)
+	if err != nil {
+		return out, err
+	}
+	return out, s.remember(i.Name, i.Target)
 }
 
 // Update implements images.Store.
 func (s *imageStore) Update(ctx context.Context, i images.Image, fields ...string) (images.Image, error) {
-	return s.Store.Update(inNamespace(ctx), i, fields...)
+	out, err := s.Store.Update(inNamespace(ctx), i, fields...)
+	if err != nil {
+		return out, err
+	}
+	return out, s.remember(i.Name, i.Target)
 }
 
 // Delete implements images.Store.
 func (s *imageStore) Delete(ctx context.Context, name string, opts ...images.DeleteOpt) error {
-	return s.Store.Delete(inNamespace(ctx), name, opts...)
+	return errors.Join(s.Store.Delete(inNamespace(ctx), name, opts...), s.forget(name))
 }

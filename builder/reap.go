@@ -20,10 +20,19 @@ import (
 // steps, their cgroups, mounts under its root, and files that mean nothing any
 // more. BuildKit drops its own half-made records as it opens.
 func reap(o Options) error {
+	boot, err := bootID()
+	if err != nil {
+		return err
+	}
 	mark := openMark(o.Root)
-	_, err := os.Stat(mark)
+	last, err := os.ReadFile(mark)
 	crashed := err == nil
-	if err := os.WriteFile(mark, nil, 0o600); err != nil {
+	if crashed && string(last) != boot {
+		if err := setAside(o.Root); err != nil {
+			return fmt.Errorf("put aside the store that was open when the machine was lost: %w", err)
+		}
+	}
+	if err := writeMark(mark, boot); err != nil {
 		return fmt.Errorf("the root must be writable: %w", err)
 	}
 	if !crashed {
@@ -38,6 +47,16 @@ func reap(o Options) error {
 		return fmt.Errorf("undo the mounts of a crashed builder: %w", err)
 	}
 	return reapFiles(o.Root)
+}
+
+// writeMark must be on disk before the first write to the store is.
+func writeMark(path, boot string) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(boot)
+	return errors.Join(err, f.Sync(), f.Close())
 }
 
 // reapFiles runs after the mounts are gone, so it cannot reach into one.
