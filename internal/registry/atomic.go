@@ -90,7 +90,7 @@ func place(temp, path string, overwrite bool) error {
 }
 
 func errExists(path string) error {
-	return fmt.Errorf("%s exists already; remove it, choose another name, or say that it may be overwritten", path)
+	return fmt.Errorf("%s exists already; remove it, choose another name, or pass --overwrite", path)
 }
 
 // refuse stops early what place would not do, before any work. A directory is

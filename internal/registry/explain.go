@@ -66,7 +66,7 @@ func certificateStep(err error, host string) string {
 	var named x509.HostnameError
 	switch {
 	case errors.As(err, &unknown):
-		return fmt.Sprintf("install the CA of %s into /usr/local/share/ca-certificates and run update-ca-certificates, or say that it is insecure (--insecure)", host)
+		return fmt.Sprintf("install the CA of %s into /usr/local/share/ca-certificates and run update-ca-certificates, or pass --insecure", host)
 	case errors.As(err, &named):
 		return fmt.Sprintf("use the name its certificate is for, or get %s a certificate for this one", host)
 	case errors.As(err, &cert):
@@ -81,7 +81,7 @@ func nextStep(err error, host string) string {
 	var record tls.RecordHeaderError
 	switch {
 	case errors.Is(err, http.ErrSchemeMismatch), errors.As(err, &record):
-		return fmt.Sprintf("%s answers plain HTTP instead of TLS; if that is meant, say that it is insecure (--insecure)", host)
+		return fmt.Sprintf("%s answers plain HTTP instead of TLS; if that is meant, pass --insecure", host)
 	case errors.As(err, &dns) && dns.IsNotFound:
 		return fmt.Sprintf("no such host: check the spelling of %s and this machine's DNS", host)
 	case errors.As(err, &dns):
@@ -91,7 +91,7 @@ func nextStep(err error, host string) string {
 	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH):
 		return fmt.Sprintf("there is no route to %s: check the network", host)
 	case errors.Is(err, errPlainHTTP):
-		return fmt.Sprintf("say that %s is insecure (--insecure) if that is meant", host)
+		return fmt.Sprintf("pass --insecure if %s is meant to be spoken to so", host)
 	}
 	var slow interface{ Timeout() bool }
 	if errors.As(err, &slow) && slow.Timeout() {
