@@ -17,7 +17,7 @@ import (
 func (h *Helper) config(b *box, s *wire.Sandbox) *configs.Config {
 	ids := []configs.IDMap{{ContainerID: 0, HostID: int64(b.slot.first), Size: perSlot}}
 	caps := capabilities()
-	c := &configs.Config{
+	return &configs.Config{
 		Rootfs:          b.target,
 		RootPropagation: unix.MS_SLAVE | unix.MS_REC,
 		Hostname:        s.Hostname,
@@ -31,7 +31,7 @@ func (h *Helper) config(b *box, s *wire.Sandbox) *configs.Config {
 		Capabilities:    &configs.Capabilities{Bounding: caps, Effective: caps, Permitted: caps},
 		NoNewPrivileges: true,
 		Seccomp:         h.seccomp,
-		Mounts:          mounts(),
+		Mounts:          mounts(b.target),
 		MaskPaths:       maskedPaths(),
 		ReadonlyPaths:   []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
 		Networks:        []*configs.Network{{Type: "loopback", Address: "127.0.0.1/0", Gateway: "localhost"}},
@@ -39,48 +39,27 @@ func (h *Helper) config(b *box, s *wire.Sandbox) *configs.Config {
 		Sysctl:  map[string]string{"net.ipv4.ip_unprivileged_port_start": "0"},
 		Cgroups: h.cgroup(b.id, s.Limits),
 	}
-	for _, d := range specconv.AllowedDevices {
-		if d.Path != "" {
-			c.Devices = append(c.Devices, d)
-		}
-	}
-	c.Mounts = append(c.Mounts,
-		bind(filepath.Join(b.dir, outName), "/out"),
-		bind(filepath.Join(b.dir, hostsName), "/etc/hosts"),
-		bind(filepath.Join(b.dir, hostName), "/etc/hostname"),
-		bind(filepath.Join(b.dir, resolvName), "/etc/resolv.conf"),
-	)
-	if s.Secrets {
-		c.Mounts = append(c.Mounts, tmpfs(wire.SecretsDir, "mode=0755,size=4m"))
-	}
-	for i, m := range s.Binds {
-		c.Mounts = append(c.Mounts, bind(b.bindPoint(i), m.Target))
-	}
-	return c
 }
 
 const quiet = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 
-// mounts every sandbox has.
-func mounts() []*configs.Mount {
-	return []*configs.Mount{
+// mounts that only the inside can make: they show the sandbox's own namespaces.
+// The rest is placed already.
+func mounts(root string) []*configs.Mount {
+	m := []*configs.Mount{
 		{Source: "proc", Device: "proc", Destination: "/proc", Flags: quiet},
-		{Source: "tmpfs", Device: "tmpfs", Destination: "/dev", Flags: unix.MS_NOSUID | unix.MS_STRICTATIME, Data: "mode=755,size=64k"},
+		// What is there already, once more: so libcontainer leaves /dev to us.
+		{Source: filepath.Join(root, "dev"), Device: "bind", Destination: "/dev", Flags: unix.MS_BIND | unix.MS_REC},
 		{Source: "devpts", Device: "devpts", Destination: "/dev/pts", Flags: unix.MS_NOSUID | unix.MS_NOEXEC, Data: "newinstance,ptmxmode=0666,mode=0620,gid=5"},
-		{Source: "shm", Device: "tmpfs", Destination: "/dev/shm", Flags: quiet, Data: "mode=1777,size=64m"},
 		{Source: "mqueue", Device: "mqueue", Destination: "/dev/mqueue", Flags: quiet},
 		{Source: "sysfs", Device: "sysfs", Destination: "/sys", Flags: quiet | unix.MS_RDONLY},
-		// Runtimes size their heaps and thread pools by what they read here.
-		{Source: "cgroup", Device: "cgroup", Destination: "/sys/fs/cgroup", Flags: quiet | unix.MS_RDONLY},
 	}
-}
-
-func tmpfs(target, data string) *configs.Mount {
-	return &configs.Mount{Source: "tmpfs", Device: "tmpfs", Destination: target, Flags: quiet, Data: data}
-}
-
-func bind(source, target string) *configs.Mount {
-	return &configs.Mount{Source: source, Device: "bind", Destination: target, Flags: unix.MS_BIND | unix.MS_REC | unix.MS_NOSUID | unix.MS_NODEV}
+	if cgroups.IsCgroup2UnifiedMode() {
+		// Runtimes size their heaps and thread pools by what they read here. The
+		// ten mounts it takes with version 1 would cost more than all the others.
+		m = append(m, &configs.Mount{Source: "cgroup", Device: "cgroup", Destination: "/sys/fs/cgroup", Flags: quiet | unix.MS_RDONLY})
+	}
+	return m
 }
 
 // maskedPaths are Docker's: they say things about the host.

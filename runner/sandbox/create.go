@@ -11,8 +11,6 @@ import (
 
 	_ "github.com/opencontainers/cgroups/devices" // libcontainer's device rules for both cgroup versions
 	"github.com/opencontainers/runc/libcontainer"
-	"golang.org/x/sys/unix"
-
 	"slipway/runner/wire"
 )
 
@@ -22,7 +20,6 @@ type box struct {
 	dir    string // on disk: the writable layer, /out, the files of /etc
 	target string // mount point of the root, in this process's mounts only
 	slot   *slot
-	binds  int
 
 	container *libcontainer.Container
 	process   *libcontainer.Process
@@ -33,8 +30,6 @@ type box struct {
 	removeErr error
 	diskWord  atomic.Pointer[string]
 }
-
-func (b *box) bindPoint(i int) string { return fmt.Sprintf("%s.bind%d", b.target, i) }
 
 // create makes a sandbox up to the point where its agent waits for a command.
 // What was made before a failure is removed.
@@ -65,10 +60,11 @@ func (h *Helper) create(id string, s *wire.Sandbox, agent *os.File) (_ *wire.Mad
 	if err := (overlay{lowers: s.Lowers, state: b.dir, target: b.target, slot: b.slot}).mount(); err != nil {
 		return nil, err
 	}
-	if err := b.bindAll(s.Binds); err != nil {
+	t.lap("overlay")
+	if err := h.place(b, s); err != nil {
 		return nil, err
 	}
-	t.lap("overlay")
+	t.lap("place")
 	pid, err := h.launch(b, s, agent, t)
 	if err != nil {
 		return nil, fmt.Errorf("make the sandbox: %w", err)
@@ -116,44 +112,6 @@ func (b *box) lay(s *wire.Sandbox) error {
 		}
 	}
 	return os.Mkdir(b.target, 0o755)
-}
-
-// bindAll attaches what the host lends, with owners mapped, beside the root's
-// mount point. libcontainer then binds it to where the test wants it.
-func (b *box) bindAll(binds []wire.Bind) error {
-	for i, m := range binds {
-		attrs := uint64(unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV)
-		if m.ReadOnly {
-			attrs |= unix.MOUNT_ATTR_RDONLY
-		}
-		fd, err := idmapped(m.Source, b.slot, attrs)
-		if err != nil {
-			return err
-		}
-		err = attach(fd, m.Source, b.bindPoint(i))
-		unix.Close(fd)
-		if err != nil {
-			return fmt.Errorf("bind %s: %w", m.Source, err)
-		}
-		b.binds = i + 1
-	}
-	return nil
-}
-
-func attach(fd int, source, at string) error {
-	info, err := os.Stat(source)
-	if err != nil {
-		return err
-	}
-	if info.IsDir() {
-		err = os.Mkdir(at, 0o755)
-	} else {
-		err = os.WriteFile(at, nil, 0o644)
-	}
-	if err != nil {
-		return err
-	}
-	return unix.MoveMount(fd, "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH)
 }
 
 // launch lets libcontainer make the namespaces and start the agent in them.

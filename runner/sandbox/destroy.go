@@ -44,9 +44,6 @@ func (h *Helper) remove(b *box) error {
 	if b.container != nil {
 		errs = append(errs, b.container.Destroy())
 	}
-	for i := range b.binds {
-		errs = append(errs, detach(b.bindPoint(i)))
-	}
 	errs = append(errs, detach(b.target))
 	errs = append(errs, removeTree(b.dir))
 	if b.slot != nil {
@@ -55,7 +52,7 @@ func (h *Helper) remove(b *box) error {
 	return errors.Join(errs...)
 }
 
-// detach unmounts and removes a mount point.
+// detach unmounts, with what is mounted below, and removes a mount point.
 func detach(path string) error {
 	if err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && err != unix.EINVAL && err != unix.ENOENT {
 		return fmt.Errorf("unmount %s: %w", path, err)

@@ -74,6 +74,9 @@ func open(cfg Config) (*Helper, error) {
 		return h, err
 	}
 	var err error
+	if err := newDev(h.devDir()); err != nil {
+		return h, err
+	}
 	if h.agent, err = sealAgent(cfg.Agent); err != nil {
 		return h, err
 	}

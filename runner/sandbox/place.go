@@ -1,0 +1,185 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"slipway/runner/wire"
+)
+
+// placer attaches mounts below a sandbox's root before libcontainer starts: it
+// would do the same from inside, one question to this process for each.
+//
+// The image may be hostile: its symlinks are resolved as if its root were "/",
+// by the kernel (openat2(2), RESOLVE_IN_ROOT), and mounts are attached to what
+// was opened, never to a path a second time.
+type placer struct {
+	root  int
+	owner int // of what is made on the way: the sandbox's root
+}
+
+func newPlacer(b *box) (*placer, error) {
+	fd, err := unix.Open(b.target, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open the sandbox's root: %w", err)
+	}
+	return &placer{root: fd, owner: b.slot.first}, nil
+}
+
+func (p *placer) close() { unix.Close(p.root) }
+
+// attach puts a detached mount at a path of the sandbox, and closes it.
+func (p *placer) attach(mount int, target string, dir bool) error {
+	defer unix.Close(mount)
+	at, err := p.point(target, dir, 0)
+	if err != nil {
+		return fmt.Errorf("make the mount point %s: %w", target, err)
+	}
+	defer unix.Close(at)
+	if err := unix.MoveMount(mount, "", at, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH); err != nil {
+		return fmt.Errorf("mount on %s: %w", target, err)
+	}
+	return nil
+}
+
+// maxLinks is the kernel's limit of symlinks in one path.
+const maxLinks = 40
+
+// point opens a mount point, and makes what of its path is missing.
+func (p *placer) point(target string, dir bool, links int) (int, error) {
+	target = path.Clean("/" + target)
+	fd, err := unix.Openat2(p.root, target, &unix.OpenHow{
+		Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+	})
+	if !errors.Is(err, unix.ENOENT) || target == "/" {
+		return fd, err
+	}
+	parent, err := p.point(path.Dir(target), true, links)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(parent)
+	name := path.Base(target)
+	if dir {
+		err = unix.Mkdirat(parent, name, 0o755)
+	} else {
+		var f int
+		if f, err = unix.Openat(parent, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o644); err == nil {
+			unix.Close(f)
+		}
+	}
+	if errors.Is(err, unix.EEXIST) && links < maxLinks {
+		return p.follow(parent, target, dir, links) // a symlink to what is not there yet
+	}
+	if err != nil {
+		return -1, err
+	}
+	if err := unix.Fchownat(parent, name, p.owner, p.owner, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return -1, err
+	}
+	return unix.Openat(parent, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+}
+
+func (p *placer) follow(parent int, target string, dir bool, links int) (int, error) {
+	buf := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(parent, path.Base(target), buf)
+	if err != nil {
+		return -1, err
+	}
+	to := string(buf[:n])
+	if !path.IsAbs(to) {
+		to = path.Join(path.Dir(target), to)
+	}
+	return p.point(to, dir, links+1)
+}
+
+// place attaches everything that comes from outside.
+func (h *Helper) place(b *box, s *wire.Sandbox) error {
+	p, err := newPlacer(b)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	if err := h.placeDev(p); err != nil {
+		return err
+	}
+	own := []wire.Bind{
+		{Source: filepath.Join(b.dir, outName), Target: "/out"},
+		{Source: filepath.Join(b.dir, hostsName), Target: "/etc/hosts"},
+		{Source: filepath.Join(b.dir, hostName), Target: "/etc/hostname"},
+		{Source: filepath.Join(b.dir, resolvName), Target: "/etc/resolv.conf"},
+	}
+	for i, m := range own {
+		fd, err := unix.OpenTree(unix.AT_FDCWD, m.Source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+		if err != nil {
+			return fmt.Errorf("open %s: %w", m.Source, err)
+		}
+		err = unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV})
+		if err == nil {
+			err = p.attach(fd, m.Target, i == 0)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if s.Secrets {
+		fd, err := newTmpfs(b.slot.first, "4m", "0755")
+		if err != nil {
+			return err
+		}
+		if err := p.attach(fd, wire.SecretsDir, true); err != nil {
+			return err
+		}
+	}
+	for _, m := range s.Binds {
+		if err := h.placeBind(p, b, m); err != nil {
+			return fmt.Errorf("bind %s: %w", m.Source, err)
+		}
+	}
+	return nil
+}
+
+// placeBind lends a directory or file of the host, its owners mapped.
+func (h *Helper) placeBind(p *placer, b *box, m wire.Bind) error {
+	info, err := os.Stat(m.Source)
+	if err != nil {
+		return err
+	}
+	attrs := uint64(unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV)
+	if m.ReadOnly {
+		attrs |= unix.MOUNT_ATTR_RDONLY
+	}
+	fd, err := idmapped(m.Source, b.slot, attrs)
+	if err != nil {
+		return err
+	}
+	return p.attach(fd, m.Target, info.IsDir())
+}
+
+// newTmpfs makes a detached tmpfs that belongs to a sandbox's root.
+func newTmpfs(owner int, size, mode string) (int, error) {
+	fs, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return -1, fmt.Errorf("make a tmpfs: %w", err)
+	}
+	defer unix.Close(fs)
+	id := fmt.Sprint(owner)
+	for _, o := range [][2]string{{"size", size}, {"mode", mode}, {"uid", id}, {"gid", id}} {
+		if err := unix.FsconfigSetString(fs, o[0], o[1]); err != nil {
+			return -1, fmt.Errorf("make a tmpfs: %s=%s: %w", o[0], o[1], err)
+		}
+	}
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return -1, fmt.Errorf("make a tmpfs: %w", err)
+	}
+	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
+	if err != nil {
+		return -1, fmt.Errorf("make a tmpfs: %w", err)
+	}
+	return fd, nil
+}
