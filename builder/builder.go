@@ -108,7 +108,7 @@ func Open(ctx context.Context, o Options) (_ *Builder, err error) {
 // ended and every Rootfs must have been released.
 func (b *Builder) Close() error {
 	b.close.Do(func() {
-		b.err = errors.Join(b.tidy(), b.client.Close(), b.engine.Close(), os.Remove(openMark(b.o.Root)))
+		b.err = errors.Join(b.tidy(), b.client.Close(), b.engine.Close(), leaveCgroups(b.o.Cgroup), os.Remove(openMark(b.o.Root)))
 	})
 	return b.err
 }

@@ -139,6 +139,26 @@ func reapCgroups(ctx context.Context, cgroup string) error {
 	return errors.Join(errs...)
 }
 
+// leaveCgroups removes the cgroups that steps ran in and the parents they leave
+// empty; another user's sandboxes keep a parent.
+func leaveCgroups(cgroup string) error {
+	var errs []error
+	for _, top := range hierarchies() {
+		if _, err := os.Stat(filepath.Join(top, cgroup)); err != nil {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		errs = append(errs, removeCgroup(ctx, filepath.Join(top, cgroup)))
+		cancel()
+		for up := filepath.Dir(cgroup); up != "/" && up != "."; up = filepath.Dir(up) {
+			if unix.Rmdir(filepath.Join(top, up)) != nil {
+				break // in use, or not ours to remove
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // hierarchies are the mount points of cgroups: one with version 2, one per
 // controller with version 1.
 func hierarchies() []string {
