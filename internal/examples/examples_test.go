@@ -11,6 +11,7 @@ import (
 // TestHello is the demo: everything works, then everything is reused, then one
 // name changes and the right test says so.
 func TestHello(t *testing.T) {
+	t.Parallel()
 	r := newRoot(t, "hello")
 	dir := copied(t, "hello")
 
@@ -40,6 +41,7 @@ func TestHello(t *testing.T) {
 
 // TestLayers: both images stand on the base, and what they share is stored once.
 func TestLayers(t *testing.T) {
+	t.Parallel()
 	r := newRoot(t, "layers")
 	dir := copied(t, "layers")
 	r.want(r.pipeline(0, dir), "passed", "base built", "api built", "  answers passed", "web built", "  renders passed")
@@ -88,6 +90,7 @@ func equal(a, b []string) bool { return strings.Join(a, " ") == strings.Join(b, 
 
 // TestMatrix: the same code on two Pythons, two images, two digests.
 func TestMatrix(t *testing.T) {
+	t.Parallel()
 	r := newRoot(t, "matrix")
 	got := r.pipeline(0, example("matrix"))
 	r.want(got, "passed", "words[2.7] built", "  unit passed", "words[3.11] built", "  unit passed")
@@ -99,6 +102,7 @@ func TestMatrix(t *testing.T) {
 // TestPythonWeb: requirements come from Debian over the build network; a change
 // of the source leaves their layer alone; a failing unit test is named.
 func TestPythonWeb(t *testing.T) {
+	t.Parallel()
 	r := newRoot(t, "python-web")
 	dir := copied(t, "python-web")
 	r.want(r.pipeline(0, dir), "passed", "web built", "  unit passed", "  serves passed")
@@ -121,6 +125,7 @@ func TestPythonWeb(t *testing.T) {
 // TestFailing: each failure is told where a person looks for it, and does not
 // stop the other image's work.
 func TestFailing(t *testing.T) {
+	t.Parallel()
 	r := newRoot(t, "failing")
 	got := r.pipeline(1, example("failing"))
 	r.want(got, "failed", "sums built", "  unit failed", "  after skipped", "broken failed", "  never skipped")
@@ -135,7 +140,7 @@ func TestFailing(t *testing.T) {
 	for _, want := range []string{
 		"three_numbers", "got 3, want 6", // from the JUnit report
 		"FAIL  three_numbers",                        // the test's own output
-		"settings.txt names no port", "Dockerfile:3", // the failed step and its line
+		"settings.txt names no port", "broken/Dockerfile:4", // the failed step and its line
 	} {
 		if !strings.Contains(stdout+stderr, want) {
 			t.Errorf("the screen does not say %q", want)

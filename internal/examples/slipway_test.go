@@ -75,13 +75,26 @@ func newRoot(t *testing.T, example string) root {
 	_, err = exec.LookPath("mmdebstrap")
 	require(t, "mmdebstrap", err)
 
-	r := root{t: t, dir: filepath.Join(t.TempDir(), "root")}
+	r := root{t: t, dir: openDir(t)}
 	cmd := exec.Command(filepath.Join("..", "..", "examples", "bases"), example)
 	cmd.Env = append(os.Environ(), "SLIPWAY="+program(t), "SLIPWAY_ROOT="+r.dir)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("examples/bases %s: %v\n%s", example, err, out)
 	}
 	return r
+}
+
+// openDir is a new directory that others may pass through, as a root must be:
+// the users of build steps and tests are not the user that runs slipway.
+func openDir(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, d := range []string{dir, filepath.Dir(dir)} {
+		if err := os.Chmod(d, 0o711); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return filepath.Join(dir, "root")
 }
 
 // require skips the test when missing is an error, unless SLIPWAY_REQUIRE names it.
