@@ -21,6 +21,10 @@ func doctorCommand(g *globals) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if finder.Root, err = os.MkdirTemp("", "slipway-doctor"); err != nil { // unpack nothing under the root
+				return fmt.Errorf("unpack the helpers to look at them: %w", err)
+			}
+			defer os.RemoveAll(finder.Root)
 			path := func(name string) string {
 				p, err := finder.Find(name)
 				if err != nil {

@@ -24,6 +24,7 @@ type globals struct {
 	json     bool
 	logLevel string
 	config   string
+	helpers  string
 
 	registries map[string]builder.Registry // from the config file only
 	log        zerolog.Logger
@@ -34,6 +35,7 @@ func (g *globals) register(f *pflag.FlagSet) {
 	f.StringVar(&g.root, "root", "", "state directory (default /var/lib/slipway as root, else $XDG_DATA_HOME/slipway)")
 	f.BoolVar(&g.json, "json", false, "print one JSON document on stdout; progress goes to stderr")
 	f.StringVar(&g.logLevel, "log-level", "warn", "trace, debug, info, warn, error: slipway's own log on stderr")
+	f.StringVar(&g.helpers, "helpers", "", "directory of slipway-sandbox, slipway-agent and slipway-runc (default: inside slipway or beside it)")
 	f.StringVar(&g.config, "config", "", "config file (default /etc/slipway/config.yml, then $XDG_CONFIG_HOME/slipway/config.yml)")
 }
 

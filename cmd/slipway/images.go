@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -149,7 +148,7 @@ func (g *globals) importImage(ctx context.Context, s *stack, file, name, image, 
 	if err != nil {
 		return usageError{err}
 	}
-	temp := filepath.Join(g.root, "tmp")
+	temp := tempDir(g.root)
 	if err := os.MkdirAll(temp, 0o700); err != nil {
 		return fmt.Errorf("make a directory for the import: %w", err)
 	}

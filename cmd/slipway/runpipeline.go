@@ -11,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"slipway/builder"
 	"slipway/builder/progress"
 	"slipway/internal/engine"
 	"slipway/internal/store"
@@ -155,13 +154,4 @@ func printJSON(w io.Writer, v any) error {
 		return fmt.Errorf("write the JSON document: %w", err)
 	}
 	return nil
-}
-
-// buildFailure turns a Dockerfile that fails into the engine's value.
-func buildFailure(err error) (string, bool) {
-	var failed *builder.BuildError
-	if !errors.As(err, &failed) {
-		return "", false
-	}
-	return failed.Error(), true
 }

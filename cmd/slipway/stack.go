@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"slipway/builder"
+	"slipway/internal/doctor"
 	"slipway/internal/helpers"
 	"slipway/internal/network"
 	"slipway/internal/store"
@@ -46,6 +47,9 @@ func mustBeRoot() error {
 }
 
 func (g *globals) finder() (helpers.Finder, error) {
+	if g.helpers != "" {
+		return helpers.Finder{Beside: g.helpers}, nil
+	}
 	exe, err := os.Executable()
 	if err != nil {
 		return helpers.Finder{}, fmt.Errorf("find slipway's own program: %w", err)
@@ -61,6 +65,9 @@ func (g *globals) open(ctx context.Context, opt openOptions) (_ *stack, err erro
 	if err := mustBeRoot(); err != nil {
 		return nil, err
 	}
+	if missing := doctor.Cgroups(doctor.Input{Proc: "/proc", Sys: "/sys"}); missing != "" {
+		return nil, fmt.Errorf("this machine cannot limit what runs: %s; `slipway doctor` says how to mend it", missing)
+	}
 	s := &stack{}
 	defer func() {
 		if err != nil {
@@ -72,6 +79,9 @@ func (g *globals) open(ctx context.Context, opt openOptions) (_ *stack, err erro
 	}
 	if s.store, err = store.Open(g.root); err != nil {
 		return nil, err
+	}
+	if err := os.RemoveAll(tempDir(g.root)); err != nil { // what an import that was killed left
+		return nil, fmt.Errorf("clear the temporary directory: %w", err)
 	}
 	finder, err := g.finder()
 	if err != nil {
@@ -99,10 +109,12 @@ func (g *globals) open(ctx context.Context, opt openOptions) (_ *stack, err erro
 			return nil, fmt.Errorf("set %s: %w", name, err)
 		}
 	}
+	started := time.Now()
 	s.builder, err = builder.Open(ctx, builder.Options{
 		Root: filepath.Join(g.root, "builder"), Runc: runc, Cgroup: group + "/build", Registries: g.registries,
 		DockerConfig: dockerConfig(), Remote: opt.remote, Parallel: opt.parallel, StepNetwork: s.stepNetwork, Log: g.log,
 	})
+	g.log.Debug().Dur("took_ms", time.Since(started)).Msg("BuildKit opened")
 	return s, err
 }
 
@@ -117,6 +129,9 @@ func (g *globals) openRunner(ctx context.Context, finder helpers.Finder, group s
 	}
 	return runner.Open(ctx, runner.Options{Helper: sandbox, Agent: agent, Root: filepath.Join(g.root, "runner"), Cgroup: group + "/test", Log: g.log})
 }
+
+// tempDir is for files that mean nothing once their command has ended.
+func tempDir(root string) string { return filepath.Join(root, "tmp") }
 
 // stepNetwork lends a build step a network of its own with a way out.
 func (s *stack) stepNetwork(ctx context.Context) (builder.StepNet, error) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"maps"
 	"net/netip"
@@ -33,8 +34,9 @@ func (w wiring) build(ctx context.Context, r engine.BuildRequest) (engine.Built,
 		Name: r.Task.ID, Dir: w.dir, Build: *r.Task.Build, Bases: r.Bases, Secrets: w.only(r.Task.Build.Secrets),
 		SSHAgent: w.sshAgent, NoCache: r.NoCache || r.Task.Build.NoCache, Task: r.Task.ID, Progress: r.Progress,
 	})
-	if why, ok := buildFailure(err); ok {
-		return engine.Built{Failure: why}, nil
+	var failed *builder.BuildError
+	if errors.As(err, &failed) {
+		return engine.Built{Failure: buildFailure(r.Task.Build.Context, failed)}, nil
 	}
 	if err != nil {
 		return engine.Built{}, err

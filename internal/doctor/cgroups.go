@@ -206,3 +206,36 @@ func checkDelegation(in Input, at string) Finding {
 	unit := filepath.Base(service)
 	return warn(name, "systemd has not delegated "+service+" and may move or remove groups in it", "systemctl edit "+unit+", add [Service] Delegate=yes, systemctl restart "+unit)
 }
+
+// Cgroups says what is missing of the cgroups that sandboxes and build steps
+// need; empty when nothing is. It only looks, and quickly: Check tries them.
+func Cgroups(in Input) string {
+	b, err := os.ReadFile(in.proc("self/mountinfo"))
+	if err != nil {
+		return err.Error()
+	}
+	have := map[string]bool{}
+	for _, h := range hierarchies(string(b)) {
+		if _, err := os.Stat(filepath.Join(in.under(h.at), "cgroup.procs")); err != nil {
+			continue // another file system lies over it
+		}
+		for _, c := range h.controllers {
+			have[c] = true
+		}
+		if names, err := os.ReadFile(filepath.Join(in.under(h.at), "cgroup.controllers")); err == nil {
+			for _, c := range strings.Fields(string(names)) {
+				have[c] = true
+			}
+		}
+	}
+	var missing []string
+	for _, c := range []string{"memory", "cpu", "pids"} {
+		if !have[c] {
+			missing = append(missing, c)
+		}
+	}
+	if len(missing) == 0 {
+		return ""
+	}
+	return "no cgroup controller " + strings.Join(missing, ", ") + " is mounted"
+}
