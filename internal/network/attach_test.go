@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -28,8 +29,8 @@ func newUserNamespace(t *testing.T) string {
 	}
 	must(t, cmd.Start())
 	t.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
+		must(t, cmd.Process.Kill())
+		_ = cmd.Wait() // killed
 	})
 	return fmt.Sprintf("/proc/%d/ns/net", cmd.Process.Pid)
 }
@@ -96,39 +97,73 @@ func TestAttachToNothing(t *testing.T) {
 	}
 }
 
-// A real OCI runtime joins the namespace by its path, from another process.
+// A real OCI runtime joins the namespace by its path, from another process, with
+// and without a user namespace of its own, as build steps do.
 func TestRuncJoins(t *testing.T) {
 	w := newWorld(t)
 	openDoors(t, w)
 	runc, err := findRunc()
 	require(t, "runc", err)
-	n := newSandbox(t, newGateway(t, Options{}))
-	script := `exec 3<>/dev/tcp/198.51.100.10/80 && echo hello >&3 && read -r got <&3 && echo "echo: $got"
-if (exec 4<>/dev/tcp/192.0.2.1/80) 2>/dev/null; then echo "reached the host"; fi
-ls /sys/class/net 2>/dev/null; true`
+	g := newGateway(t, Options{})
+	ids := []map[string]any{{"containerID": 0, "hostID": 100000, "size": 65536}}
+	for name, user := range map[string]map[string]any{
+		"root":           {},
+		"user namespace": {"uidMappings": ids, "gidMappings": ids},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newSandbox(t, g)
+			namespaces := []map[string]any{
+				{"type": "mount"}, {"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "network", "path": n.Path()},
+			}
+			if len(user) > 0 {
+				namespaces = append(namespaces, map[string]any{"type": "user"})
+			}
+			linux := map[string]any{"namespaces": namespaces}
+			maps.Copy(linux, user)
+			script := `exec 3<>/dev/tcp/198.51.100.10/80 && echo hello >&3 && read -r got <&3 && echo "echo: $got"
+perl -MIO::Socket::INET -e 'IO::Socket::INET->new(Listen => 1, LocalPort => 80) and print "listens\n"'
+if (exec 4<>/dev/tcp/192.0.2.1/80) 2>/dev/null; then echo "reached the host"; fi`
+			bundle := newBundle(t, script, linux)
+			id := fmt.Sprintf("slipway-network-test-%d", os.Getpid())
+			out, err := exec.Command(runc, "--root", t.TempDir(), "run", "--bundle", bundle, id).CombinedOutput()
+			if err != nil || string(out) != "echo: hello\nlistens\n" {
+				t.Errorf("%v: %s", err, out)
+			}
+		})
+	}
+}
+
+// newBundle is an OCI bundle that runs script with this machine's own programs.
+func newBundle(t *testing.T, script string, linux map[string]any) string {
+	t.Helper()
 	bundle := t.TempDir()
-	mounts := []map[string]any{{"destination": "/proc", "type": "proc", "source": "proc"}}
+	must(t, os.Mkdir(filepath.Join(bundle, "rootfs"), 0o755))
+	for _, dir := range []string{bundle, filepath.Dir(bundle)} {
+		must(t, os.Chmod(dir, 0o711)) // for the container's root, who is somebody else out here
+	}
+	mounts := []map[string]any{
+		{"destination": "/proc", "type": "proc", "source": "proc"},
+		{"destination": "/dev", "type": "tmpfs", "source": "tmpfs"},
+	}
 	for _, dir := range []string{"/bin", "/lib", "/lib64", "/usr"} {
 		if _, err := os.Stat(dir); err == nil {
+			must(t, os.Mkdir(filepath.Join(bundle, "rootfs", dir), 0o755))
 			mounts = append(mounts, map[string]any{"destination": dir, "type": "bind", "source": dir, "options": []string{"bind", "ro"}})
 		}
 	}
-	must(t, os.Mkdir(filepath.Join(bundle, "rootfs"), 0o755))
+	for _, dir := range []string{"proc", "dev"} {
+		must(t, os.Mkdir(filepath.Join(bundle, "rootfs", dir), 0o755))
+	}
 	spec, err := json.Marshal(map[string]any{
 		"ociVersion": "1.2.0",
 		"process":    map[string]any{"args": []string{"bash", "-c", script}, "cwd": "/", "env": []string{"PATH=/usr/bin:/bin"}},
 		"root":       map[string]any{"path": "rootfs"},
 		"mounts":     mounts,
-		"linux": map[string]any{"namespaces": []map[string]any{
-			{"type": "mount"}, {"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "network", "path": n.Path()},
-		}},
+		"linux":      linux,
 	})
 	must(t, err)
 	must(t, os.WriteFile(filepath.Join(bundle, "config.json"), spec, 0o600))
-	out, err := exec.Command(runc, "--root", t.TempDir(), "run", "--bundle", bundle, fmt.Sprintf("slipway-network-test-%d", os.Getpid())).CombinedOutput()
-	if err != nil || strings.TrimSpace(string(out)) != "echo: hello" {
-		t.Errorf("%v: %s", err, out)
-	}
+	return bundle
 }
 
 func findRunc() (string, error) {

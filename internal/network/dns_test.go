@@ -77,7 +77,9 @@ func serveDNS(t *testing.T, c net.Conn) {
 			return
 		}
 		a := answerDNS(t, query, true)
-		c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(a))), a...))
+		if _, err := c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(a))), a...)); err != nil {
+			return
+		}
 	}
 }
 

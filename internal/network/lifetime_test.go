@@ -103,10 +103,11 @@ func beKilled() {
 
 func TestKilled(t *testing.T) {
 	w := newWorld(t)
-	serving := make(chan error, 2)
-	listen(t, w.ns.Path(), 80, func(c *net.TCPConn) {
+	ended := make(chan struct{}, 2)
+	listen(t, w.ns.Path(), 80, func(c *net.TCPConn) error {
 		_, err := io.Copy(io.Discard, c)
-		serving <- err
+		ended <- struct{}{}
+		return err
 	})
 	self, err := os.Executable()
 	must(t, err)
@@ -116,7 +117,7 @@ func TestKilled(t *testing.T) {
 	out, err := held.StdoutPipe()
 	must(t, err)
 	must(t, held.Start())
-	t.Cleanup(func() { held.Process.Kill() })
+	t.Cleanup(func() { _ = held.Process.Kill() }) // where the test did not get that far
 	lines := bufio.NewScanner(out)
 	var gone []func() bool
 	for i := range 2 {
@@ -126,12 +127,12 @@ func TestKilled(t *testing.T) {
 		gone = append(gone, canary(t, fmt.Sprintf("held%d", i), lines.Text()))
 	}
 	must(t, held.Process.Signal(syscall.SIGKILL))
-	held.Wait()
+	_ = held.Wait() // killed
 	for _, is := range gone {
 		eventually(t, "the kernel removes the namespace", is)
 	}
 	for range 2 {
-		<-serving // the connections to the world ended with it
+		<-ended // the connections to the world ended with it
 	}
 }
 
@@ -139,9 +140,10 @@ func TestKilled(t *testing.T) {
 func TestCloseDuringTransfer(t *testing.T) {
 	w := newWorld(t)
 	ended := make(chan struct{}, 1)
-	listen(t, w.ns.Path(), 80, func(c *net.TCPConn) {
-		io.Copy(c, random(1<<40))
+	listen(t, w.ns.Path(), 80, func(c *net.TCPConn) error {
+		_, err := io.Copy(c, random(1<<40))
 		ended <- struct{}{}
+		return err
 	})
 	g := newGateway(t, Options{})
 	n := newSandbox(t, g)

@@ -101,7 +101,7 @@ func newWorld(tb testing.TB) *world {
 	}))
 	up, err := netlink.LinkByName("up0")
 	must(tb, err)
-	tb.Cleanup(func() { netlink.LinkDel(up) })
+	tb.Cleanup(func() { must(tb, netlink.LinkDel(up)) })
 	giveAddress(tb, up, hostAddr)
 	giveAddress(tb, up, host6)
 	must(tb, netlink.LinkSetUp(up))
@@ -175,7 +175,7 @@ func inside(path string, do func() error) error {
 
 // listen serves every connection to port of the namespace at path, at whatever
 // address, until the test ends.
-func listen(tb testing.TB, path string, port int, serve func(*net.TCPConn)) {
+func listen(tb testing.TB, path string, port int, serve func(*net.TCPConn) error) {
 	tb.Helper()
 	var l net.Listener
 	must(tb, inside(path, func() (err error) {
@@ -191,7 +191,7 @@ func listen(tb testing.TB, path string, port int, serve func(*net.TCPConn)) {
 			}
 			go func() {
 				defer c.Close()
-				serve(c.(*net.TCPConn))
+				_ = serve(c.(*net.TCPConn)) // the other side tells what went wrong
 			}()
 		}
 	}()
@@ -208,10 +208,9 @@ func listenUDP(tb testing.TB, path string, port int, answer func([]byte) []byte)
 		var c net.PacketConn
 		must(tb, inside(path, func() (err error) {
 			l := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) (err error) {
-				raw.Control(func(fd uintptr) {
+				return errors.Join(raw.Control(func(fd uintptr) {
 					err = errors.Join(unix.SetsockoptInt(int(fd), opt[0], opt[1], 1), unix.SetsockoptInt(int(fd), opt[0], opt[2], 1))
-				})
-				return err
+				}), err)
 			}}
 			c, err = l.ListenPacket(tb.Context(), network, fmt.Sprintf(":%d", port))
 			return err
@@ -228,8 +227,13 @@ func answerUDP(c *net.UDPConn, answer func([]byte) []byte) {
 		if err != nil {
 			return
 		}
-		if a := answer(buf[:n]); a != nil {
-			c.WriteMsgUDPAddrPort(a, control[:k], from) // the control message makes the address it came to the sender
+		a := answer(buf[:n])
+		if a == nil {
+			continue
+		}
+		// The control message makes the address it came to the sender.
+		if _, _, err := c.WriteMsgUDPAddrPort(a, control[:k], from); err != nil {
+			return
 		}
 	}
 }

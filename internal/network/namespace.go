@@ -89,7 +89,7 @@ func attachDevice(path string, l layout) (tun *device, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer netns.Close()
+	defer func() { _ = netns.Close() }()
 	enter := func() error {
 		if err := unix.Setns(int(netns.Fd()), unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("join network namespace %s: %w", path, err)

@@ -12,7 +12,18 @@ import (
 	"github.com/rs/zerolog"
 )
 
-func echo(c *net.TCPConn) { io.Copy(c, c) }
+func echo(c *net.TCPConn) error {
+	_, err := io.Copy(c, c)
+	return err
+}
+
+// send writes all of r and ends its half of the connection.
+func send(c net.Conn, r io.Reader) error {
+	if _, err := io.Copy(c, r); err != nil {
+		return err
+	}
+	return c.(*net.TCPConn).CloseWrite()
+}
 
 func testLog(tb testing.TB) zerolog.Logger {
 	if os.Getenv("SLIPWAY_NETWORK_TEST_LOG") == "" {
@@ -32,10 +43,7 @@ func TestTCP(t *testing.T) {
 			defer c.Close()
 			sent := make([]byte, 3<<20)
 			rand.Read(sent)
-			go func() {
-				c.Write(sent)
-				c.(*net.TCPConn).CloseWrite()
-			}()
+			go func() { _ = send(c, bytes.NewReader(sent)) }() // the answer tells
 			got, err := io.ReadAll(c)
 			must(t, err)
 			if !bytes.Equal(got, sent) {
@@ -43,51 +51,4 @@ func TestTCP(t *testing.T) {
 			}
 		})
 	}
-}
-
-func BenchmarkNamespace(b *testing.B) {
-	newWorld(b)
-	g := newGateway(b, Options{})
-	for b.Loop() {
-		n, err := g.Namespace(b.Context())
-		must(b, err)
-		must(b, n.Close())
-	}
-}
-
-func BenchmarkTransfer(b *testing.B) {
-	w := newWorld(b)
-	chunk := make([]byte, 1<<20)
-	listen(b, w.ns.Path(), 80, func(c *net.TCPConn) {
-		for {
-			if _, err := c.Write(chunk); err != nil {
-				return
-			}
-		}
-	})
-	listen(b, w.ns.Path(), 81, func(c *net.TCPConn) { io.Copy(struct{ io.Writer }{io.Discard}, c) })
-	n := newSandbox(b, newGateway(b, Options{}))
-	buf := make([]byte, 1<<20)
-	b.Run("in", func(b *testing.B) {
-		c, err := dialFrom(b, n.Path(), "tcp", "198.51.100.10:80")
-		must(b, err)
-		defer c.Close()
-		b.SetBytes(1 << 20)
-		for b.Loop() {
-			if _, err := io.ReadFull(c, buf); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
-	b.Run("out", func(b *testing.B) {
-		c, err := dialFrom(b, n.Path(), "tcp", "198.51.100.10:81")
-		must(b, err)
-		defer c.Close()
-		b.SetBytes(1 << 20)
-		for b.Loop() {
-			if _, err := c.Write(buf); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
 }

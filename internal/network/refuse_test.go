@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// open is a server at every address of the host and of the world, so that a
+// openDoors puts a server at every address of the host and of the world, so that a
 // connection that does not come about was refused by the gateway.
 func openDoors(t *testing.T, w *world) {
 	t.Helper()
@@ -114,7 +114,7 @@ func TestRefusedAddressAddedLater(t *testing.T) {
 	must(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "late0"}, PeerName: "late1"}))
 	late, err := netlink.LinkByName("late0")
 	must(t, err)
-	t.Cleanup(func() { netlink.LinkDel(late) })
+	t.Cleanup(func() { must(t, netlink.LinkDel(late)) })
 	must(t, netlink.LinkSetUp(late))
 	giveAddress(t, late, netip.MustParsePrefix("203.0.113.7/32"))
 	giveAddress(t, late, netip.MustParsePrefix("2001:db8::77/128"))
@@ -123,8 +123,9 @@ func TestRefusedAddressAddedLater(t *testing.T) {
 		Dst: &net.IPNet{IP: net.IPv4(203, 0, 113, 8), Mask: net.CIDRMask(32, 32)},
 	}
 	must(t, netlink.RouteAdd(route))
-	t.Cleanup(func() { netlink.RouteDel(route) })
+	t.Cleanup(func() { must(t, netlink.RouteDel(route)) })
 
+	awaitLocal(t, netip.MustParseAddr("2001:db8::77"))
 	expectRefused(t, n, "203.0.113.7:80")
 	expectRefused(t, n, "203.0.113.8:80")
 	expectRefused(t, n, "[2001:db8::77]:80")

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -20,37 +21,39 @@ const server = "198.51.100.10:80"
 // random is n bytes that differ at every place.
 func random(n int64) io.Reader { return io.LimitReader(rand.NewChaCha8([32]byte{}), n) }
 
+func hash(r io.Reader) (sum []byte, n int64, err error) {
+	h := sha256.New()
+	n, err = io.Copy(h, r)
+	return h.Sum(nil), n, err
+}
+
 func TestLargeTransfer(t *testing.T) {
 	const size = 100 << 20
 	w := newWorld(t)
-	listen(t, w.ns.Path(), 80, func(c *net.TCPConn) { io.Copy(c, random(size)) })
-	listen(t, w.ns.Path(), 81, func(c *net.TCPConn) {
-		h := sha256.New()
-		io.Copy(h, c)
-		c.Write(h.Sum(nil))
+	listen(t, w.ns.Path(), 80, func(c *net.TCPConn) error { return send(c, random(size)) })
+	listen(t, w.ns.Path(), 81, func(c *net.TCPConn) error {
+		sum, _, err := hash(c)
+		return errors.Join(err, send(c, bytes.NewReader(sum)))
 	})
 	n := newSandbox(t, newGateway(t, Options{}))
-	want := sha256.New()
-	io.Copy(want, random(size))
+	want, _, err := hash(random(size))
+	must(t, err)
 
 	c, err := dialFrom(t, n.Path(), "tcp", server)
 	must(t, err)
 	defer c.Close()
-	got := sha256.New()
-	k, err := io.Copy(got, c)
-	if err != nil || k != size || !bytes.Equal(got.Sum(nil), want.Sum(nil)) {
-		t.Errorf("in: %d bytes, %v, sha256 %x, want %x", k, err, got.Sum(nil), want.Sum(nil))
+	got, k, err := hash(c)
+	if err != nil || k != size || !bytes.Equal(got, want) {
+		t.Errorf("in: %d bytes, %v, sha256 %x, want %x", k, err, got, want)
 	}
 
 	c, err = dialFrom(t, n.Path(), "tcp", "198.51.100.10:81")
 	must(t, err)
 	defer c.Close()
-	_, err = io.Copy(c, random(size))
-	must(t, err)
-	must(t, c.(*net.TCPConn).CloseWrite())
+	must(t, send(c, random(size)))
 	sum, err := io.ReadAll(c)
-	if err != nil || !bytes.Equal(sum, want.Sum(nil)) {
-		t.Errorf("out: %v, sha256 %x, want %x", err, sum, want.Sum(nil))
+	if err != nil || !bytes.Equal(sum, want) {
+		t.Errorf("out: %v, sha256 %x, want %x", err, sum, want)
 	}
 }
 
@@ -58,11 +61,11 @@ func TestLargeTransfer(t *testing.T) {
 func TestHalfClose(t *testing.T) {
 	w := newWorld(t)
 	heard := make(chan string, 1)
-	listen(t, w.ns.Path(), 80, func(c *net.TCPConn) {
-		c.Write([]byte("first"))
-		c.CloseWrite()
-		all, err := io.ReadAll(c)
-		heard <- fmt.Sprint(string(all), err)
+	listen(t, w.ns.Path(), 80, func(c *net.TCPConn) error {
+		err := send(c, strings.NewReader("first"))
+		all, rerr := io.ReadAll(c)
+		heard <- fmt.Sprint(string(all), rerr)
+		return err
 	})
 	n := newSandbox(t, newGateway(t, Options{}))
 	c, err := dialFrom(t, n.Path(), "tcp", server)
@@ -84,14 +87,15 @@ func TestHalfClose(t *testing.T) {
 func TestReset(t *testing.T) {
 	w := newWorld(t)
 	ended := make(chan error, 1)
-	listen(t, w.ns.Path(), 80, func(c *net.TCPConn) {
-		io.ReadFull(c, make([]byte, 5))
-		c.SetLinger(0)
+	listen(t, w.ns.Path(), 80, func(c *net.TCPConn) error {
+		_, err := io.ReadFull(c, make([]byte, 5))
+		return errors.Join(err, c.SetLinger(0))
 	})
-	listen(t, w.ns.Path(), 81, func(c *net.TCPConn) {
-		c.Write([]byte("hello"))
-		_, err := io.Copy(io.Discard, c)
-		ended <- err
+	listen(t, w.ns.Path(), 81, func(c *net.TCPConn) error {
+		_, err := c.Write([]byte("hello"))
+		_, rerr := io.Copy(io.Discard, c)
+		ended <- rerr
+		return err
 	})
 	n := newSandbox(t, newGateway(t, Options{}))
 	if err := tryTCP(t, n, server); !errors.Is(err, syscall.ECONNRESET) {
@@ -112,13 +116,13 @@ func TestReset(t *testing.T) {
 func TestSlowReader(t *testing.T) {
 	w := newWorld(t)
 	var sent atomic.Int64
-	listen(t, w.ns.Path(), 80, func(c *net.TCPConn) {
+	listen(t, w.ns.Path(), 80, func(c *net.TCPConn) error {
 		chunk := make([]byte, 64<<10)
 		for {
 			k, err := c.Write(chunk)
 			sent.Add(int64(k))
 			if err != nil {
-				return
+				return err
 			}
 		}
 	})
@@ -153,14 +157,11 @@ func TestBothWays(t *testing.T) {
 	c, err := dialFrom(t, n.Path(), "tcp", server)
 	must(t, err)
 	defer c.Close()
-	go func() {
-		io.Copy(c, random(size))
-		c.(*net.TCPConn).CloseWrite()
-	}()
-	got, want := sha256.New(), sha256.New()
-	io.Copy(want, random(size))
-	k, err := io.Copy(got, c)
-	if err != nil || k != size || !bytes.Equal(got.Sum(nil), want.Sum(nil)) {
+	go func() { _ = send(c, random(size)) }() // the answer tells
+	want, _, err := hash(random(size))
+	must(t, err)
+	got, k, err := hash(c)
+	if err != nil || k != size || !bytes.Equal(got, want) {
 		t.Errorf("%d bytes of %d came back, %v", k, size, err)
 	}
 }
@@ -190,10 +191,7 @@ func TestManyConnections(t *testing.T) {
 		wg.Go(func() {
 			defer c.Close()
 			sent := bytes.Repeat([]byte{byte(i), byte(i >> 8)}, size/2)
-			go func() {
-				c.Write(sent)
-				c.(*net.TCPConn).CloseWrite()
-			}()
+			go func() { _ = send(c, bytes.NewReader(sent)) }() // the answer tells
 			got, err := io.ReadAll(c)
 			if err != nil || !bytes.Equal(got, sent) {
 				t.Errorf("connection %d: %d bytes of %d came back, %v", i, len(got), size, err)

@@ -17,7 +17,7 @@ func Resolvers(path string) ([]netip.AddrPort, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the host's name servers: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only read
 	var found []netip.AddrPort
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {

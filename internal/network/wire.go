@@ -147,7 +147,15 @@ func (g *Gateway) dial(ctx context.Context, network string, dst netip.AddrPort) 
 		}
 		return g.check(last)
 	}}
-	return d.DialContext(ctx, network, dst.String())
+	conn, err := d.DialContext(ctx, network, dst.String())
+	if err != nil {
+		return nil, err
+	}
+	// The host may have been given the address while packets were sent again.
+	if err := g.check(dst); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
 }
 
 // check refuses dst or returns nil: first the policy, then the host's routes.
