@@ -11,10 +11,12 @@ func (p *Pipeline) check(d *decoder, f file) {
 		under := d.under("images").under(img.name).under("needs")
 		for _, n := range img.value.needs {
 			switch {
+			case d.errs.full:
+				return
 			case n.value == "":
 			case n.value == img.name:
 				under.report(n.at, "%s needs itself", img.name)
-			case p.image(n.value) == nil:
+			case p.byName[n.value] == nil:
 				under.report(n.at, "no image %q in this pipeline%s", n.value, suggestion(n.value, p.imageNames()))
 			}
 		}
@@ -36,7 +38,7 @@ func (p *Pipeline) check(d *decoder, f file) {
 
 // knownImage reports an image that the pipeline does not have.
 func (p *Pipeline) knownImage(d *decoder, at position, ref imageRef) bool {
-	if p.image(ref.name) != nil {
+	if p.byName[ref.name] != nil {
 		return true
 	}
 	d.report(at, "no image %q in this pipeline%s", ref.name, suggestion(ref.name, p.imageNames()))
@@ -48,9 +50,11 @@ func (p *Pipeline) checkServices(d *decoder) {
 	for i, e := range p.services {
 		depends := e.value.get("depends_on")
 		for _, name := range dependencyNames(e.value) {
-			other := slices.Index(p.serviceNames, name)
-			if other < 0 {
-				d.under(e.name).under("depends_on").report(depends.placeOf(name), "no service %q in this pipeline%s", name, suggestion(name, p.serviceNames))
+			other, known := p.serviceAt[name]
+			if !known && d.errs.full {
+				return
+			} else if !known {
+				d.under(e.name).under("depends_on").report(depends.placeOf(name), "no service %q in this pipeline%s", name, suggestion(name, names(p.services)))
 				continue
 			}
 			graph[i] = append(graph[i], other)
@@ -84,9 +88,9 @@ func (x *expansion) checkCycles() {
 	}
 	for _, cycle := range cycles(graph) {
 		t := x.tasks[cycle[0]]
-		at := x.p.image(t.Image).at
+		at := x.p.byName[t.Image].at
 		if t.Kind == TestTask {
-			for _, e := range x.p.image(t.Image).value.tests {
+			for _, e := range x.p.byName[t.Image].value.tests {
 				if e.name == t.Test.Name {
 					at = e.at
 				}
@@ -105,8 +109,11 @@ func round(cycle []int, name func(int) string) string {
 	return strings.Join(append(parts, parts[0]), " → ")
 }
 
-// cycles finds cycles in a graph of edges by index: at least one in each knot,
-// beginning with its lowest index.
+// enoughCycles are as many as anyone mends before looking again.
+const enoughCycles = 10
+
+// cycles finds cycles in a graph of edges by index, each beginning with its
+// lowest index.
 func cycles(graph [][]int) [][]int {
 	const unseen, open, done = 0, 1, 2
 	state := make([]int, len(graph))
@@ -121,6 +128,9 @@ func cycles(graph [][]int) [][]int {
 			case unseen:
 				visit(next)
 			case open:
+				if len(out) == enoughCycles {
+					continue
+				}
 				out = append(out, fromLowest(path[slices.Index(path, next):]))
 			}
 		}

@@ -58,9 +58,16 @@ func (d *decoder) report(at position, format string, args ...any) {
 	d.errs.add(at, "%s", message)
 }
 
-// spend counts a value read and says whether reading may go on.
+// spend counts a value read (long text as several), or a name looked up, and says whether to go on:
+// not when the file is made to be endless, or has more problems than are shown.
 func (d *decoder) spend(n *node) bool {
-	if *d.left--; *d.left == 0 {
+	if d.errs.full {
+		return false
+	}
+	if *d.left <= 0 {
+		return false
+	}
+	if *d.left -= 1 + len(n.text)/64; *d.left <= 0 {
 		d.errs.add(n.at, "more than %d values when aliases and matrices are expanded; split the pipeline", maxValues)
 	}
 	return *d.left > 0

@@ -185,6 +185,7 @@ var wrongFiles = []wrong{
 		`4:143: images.app.build.args: ${{ 1 + 2 }} is not an expression; write ${{ matrix.NAME }} or ${{ event.ref|commit|branch|tag|kind }}`,
 		`4:161: images.app.build.args: "${{ open" has no "}}"; close the expression, or write $${{ for the text itself`,
 	}, meaning},
+	{"empty expression", "", "build: {target: \"${{}}\"}", []string{`4:22: images.app.build.target: ${{}} is not an expression; write ${{ matrix.NAME }} or ${{ event.ref|commit|branch|tag|kind }}`}, meaning},
 	{"expression in a block", "", "build: .\ntests:\n  a:\n    command: |\n      first\n      second ${{ matrix.x }}", []string{`9:18: images.app.tests.a.command: matrix.x has no value: app has no matrix; give its image one with that key`}, meaning},
 	{"matrix key", "", "build: {target: \"${{ matrix.pyhton }}\"}\nmatrix: {python: [a]}", []string{`4:22: images.app.build.target: matrix.pyhton has no value in app[python=a]; did you mean "python"?`}, meaning},
 	{"value of a matrix", "", "build: .\nmatrix: {n: [1, two]}\ntests: {a: {command: x, retry: \"${{ matrix.n }}\"}}", []string{`6:36: images.app.tests.a.retry: "two" is not a whole number; write one from 0 to 10`}, meaning},

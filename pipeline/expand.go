@@ -91,6 +91,10 @@ func (x *expansion) run() {
 			x.needsOfTest(w)
 		}
 	}
+	for i := range x.tasks {
+		slices.Sort(x.tasks[i].Needs)
+		x.tasks[i].Needs = slices.Compact(x.tasks[i].Needs)
+	}
 	x.checkCycles()
 }
 
@@ -119,10 +123,9 @@ func (x *expansion) add(t Task) {
 	x.tasks = append(x.tasks, t)
 }
 
-// need makes task wait for other.
+// need makes task wait for other. It may be said twice; run puts that right.
 func (x *expansion) need(task, other int) {
-	t := &x.tasks[task]
-	if task != other && !slices.Contains(t.Needs, other) {
+	if t := &x.tasks[task]; task != other {
 		t.Needs = append(t.Needs, other)
 	}
 }

@@ -17,10 +17,7 @@ type scope struct {
 	never   string            // not empty: no expressions here, and why
 }
 
-var (
-	expressionRegexp = regexp.MustCompile(`\$?\$\{\{`)
-	termRegexp       = regexp.MustCompile(`^\s*([A-Za-z_][A-Za-z0-9_-]*)\.([A-Za-z0-9_][A-Za-z0-9_.-]*)\s*$`)
-)
+var termRegexp = regexp.MustCompile(`^\s*([A-Za-z_][A-Za-z0-9_-]*)\.([A-Za-z0-9_][A-Za-z0-9_.-]*)\s*$`)
 
 // eventTerms are the names under "event.".
 var eventTerms = []string{"ref", "commit", "branch", "tag", "kind"}
@@ -71,28 +68,52 @@ func (d *decoder) text(n *node) (text string, filled, known bool) {
 	}
 	var out strings.Builder
 	known = true
-	for rest := n.text; ; {
-		found := expressionRegexp.FindStringIndex(rest)
-		if found == nil {
-			out.WriteString(rest)
+	rest := n.text
+	for {
+		before, term, kind := cutExpression(rest)
+		out.WriteString(before)
+		rest = rest[len(before):]
+		switch kind {
+		case noMark:
 			return out.String(), filled, known
-		}
-		out.WriteString(rest[:found[0]])
-		if found[1]-found[0] == len("$${{") {
+		case escapedMark:
 			out.WriteString("${{")
-			rest = rest[found[1]:]
-			continue
-		}
-		term, after, closed := strings.Cut(rest[found[1]:], "}}")
-		if !closed {
-			d.report(d.errs.inside(n.at, rest[found[0]:]), `%q has no "}}"; close the expression, or write $${{ for the text itself`, shorten(rest[found[0]:]))
+			rest = rest[len("$${{"):]
+		case openMark:
+			d.report(d.errs.inside(n.at, rest), `%q has no "}}"; close the expression, or write $${{ for the text itself`, shorten(rest))
 			return "", true, false
+		case termMark:
+			value, ok := d.value(n, term)
+			known = known && ok
+			out.WriteString(value)
+			filled, rest = true, rest[len("${{"+term+"}}"):]
 		}
-		value, ok := d.value(n, term)
-		known = known && ok
-		out.WriteString(value)
-		filled, rest = true, after
 	}
+}
+
+type mark int
+
+const (
+	noMark      mark = iota
+	escapedMark      // $${{, which is the text ${{
+	openMark         // ${{ and nothing that closes it
+	termMark         // ${{ term }}
+)
+
+// cutExpression finds the first mark in text, what stands before it, and the term in it.
+func cutExpression(text string) (before, term string, kind mark) {
+	i := strings.Index(text, "${{")
+	switch {
+	case i < 0:
+		return text, "", noMark
+	case i > 0 && text[i-1] == '$':
+		return text[:i-1], "", escapedMark
+	}
+	term, _, closed := strings.Cut(text[i+len("${{"):], "}}")
+	if !closed {
+		return text[:i], "", openMark
+	}
+	return text[:i], term, termMark
 }
 
 // value is what the term between ${{ and }} stands for.
@@ -167,21 +188,18 @@ func (n *node) eachExpression(seen map[*node]bool, yield func(string) bool) bool
 	}
 	rest := n.text
 	for {
-		found := expressionRegexp.FindStringIndex(rest)
-		if found == nil {
+		before, term, kind := cutExpression(rest)
+		rest = rest[len(before):]
+		switch kind {
+		case noMark, openMark:
 			return true
-		}
-		term, after, closed := strings.Cut(rest[found[1]:], "}}")
-		if !closed {
-			return true
-		}
-		if found[1]-found[0] == len("${{") {
-			rest = after
+		case escapedMark:
+			rest = rest[len("$${{"):]
+		case termMark:
 			if !yield(term) {
 				return false
 			}
-		} else {
-			rest = rest[found[1]:]
+			rest = rest[len("${{"+term+"}}"):]
 		}
 	}
 }

@@ -48,12 +48,15 @@ func (d *decoder) keyValue(p pair, out map[string]string) {
 }
 
 func (d *decoder) keyValueItem(item *node, out map[string]string) {
+	if !d.spend(item) {
+		return
+	}
 	if item.kind != scalarNode || item.tag != "!!str" {
 		d.report(item.at, "%s where KEY=VALUE belongs", item.what())
 		return
 	}
 	text, _, known := d.text(item)
-	if !known || !d.spend(item) {
+	if !known {
 		return
 	}
 	key, value, found := strings.Cut(text, "=")

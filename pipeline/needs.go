@@ -9,7 +9,10 @@ import (
 func (x *expansion) needsOfBuild(w written) {
 	matrix := x.tasks[w.task].Matrix
 	for _, n := range w.image.value.needs {
-		if x.p.image(n.value) == nil {
+		if !x.d.spend(w.node) {
+			return
+		}
+		if x.p.byName[n.value] == nil {
 			continue // check has reported it
 		}
 		found := x.builtFor(n.value, matrix)
@@ -51,6 +54,9 @@ func (x *expansion) needsOfBuild(w written) {
 func (x *expansion) builtFor(name string, matrix map[string]string) []int {
 	var found []int
 	for _, i := range x.builds[name] {
+		if !x.d.spend(x.p.byName[name].value.build) {
+			return nil
+		}
 		if agrees(matrix, x.tasks[i].Matrix) {
 			found = append(found, i)
 		}
@@ -77,7 +83,7 @@ func (x *expansion) theBuild(d *decoder, at position, ref imageRef, matrix map[s
 	if len(found) == 1 {
 		return found[0], true
 	}
-	if len(x.builds[ref.name]) == 0 || x.p.image(ref.name).lenient {
+	if len(x.builds[ref.name]) == 0 || x.p.byName[ref.name].lenient {
 		return 0, false // reported where it is written
 	}
 	all := found
@@ -122,6 +128,9 @@ func (x *expansion) needsOfTest(w written) {
 	id := w.image.name + variant(t.Matrix)
 	x.need(w.task, x.index[id])
 	for _, n := range w.test.needs {
+		if !x.d.spend(w.node) {
+			return
+		}
 		if i, ok := x.index[id+"/"+n.value]; ok && i != w.task {
 			x.need(w.task, i)
 		} else if n.value != "" {
@@ -132,8 +141,11 @@ func (x *expansion) needsOfTest(w written) {
 	seen := map[string]bool{}
 	services, d := x.servicesOf(w)
 	for _, s := range services {
-		if !slices.Contains(x.p.serviceNames, s.value) && s.value != "" {
-			d.report(s.at, "no service %q in this pipeline%s", s.value, suggestion(s.value, x.p.serviceNames))
+		if !x.d.spend(w.node) {
+			return
+		}
+		if _, known := x.p.serviceAt[s.value]; !known && s.value != "" {
+			d.report(s.at, "no service %q in this pipeline%s", s.value, suggestion(s.value, names(x.p.services)))
 		}
 		if key, ok := x.service(w, s.value, seen); ok && !slices.Contains(t.Test.Services, key) {
 			t.Test.Services = append(t.Test.Services, key)
@@ -165,7 +177,7 @@ func (x *expansion) noSuchTest(w written, n placed[string]) {
 	switch {
 	case n.value == w.test.Name:
 		d.report(n.at, "%s needs itself", n.value)
-	case x.p.image(n.value) != nil && nearest(n.value, known) == "":
+	case x.p.byName[n.value] != nil && nearest(n.value, known) == "":
 		d.report(n.at, "%s is an image; a test needs other tests of its image, and its image is always built before", n.value)
 	default:
 		d.report(n.at, "no test %q in image %s%s", n.value, w.image.name, suggestion(n.value, known))

@@ -11,9 +11,9 @@ import (
 
 // Limits on one file. A real pipeline stays far below each of them.
 const (
-	maxSize   = 1 << 20   // bytes
-	maxDepth  = 64        // levels, aliases followed
-	maxValues = 1_000_000 // values read, each alias and matrix combination counted again
+	maxSize   = 1 << 20 // bytes
+	maxDepth  = 64      // levels, aliases followed
+	maxValues = 500_000 // values read, each alias and matrix combination counted again
 )
 
 type nodeKind int

@@ -10,11 +10,12 @@ type Pipeline struct {
 	Environments []string // paths of environment files, as written
 	source       []byte   // for the places of errors
 	images       []*image
-	services     []entry[*node]
+	services     []entry[*node] // of serviceCodec
 	volumes      []entry[volumeFile]
 
-	serviceNames []string
-	serviceUses  map[string]map[string]bool // the matrix keys a service's definition uses
+	byName    map[string]*image
+	serviceAt map[string]int    // index in services
+	uses      []map[string]bool // by service: the matrix keys its definition uses
 }
 
 // image is one entry under images.
@@ -36,7 +37,8 @@ func Parse(name string, data []byte) (*Pipeline, error) {
 	left := maxValues
 	d := &decoder{errs: errs, left: &left, scope: scope{never: noExpression}}
 	f := fileCodec.decode(d, root)
-	p := &Pipeline{Name: name, source: bytes.Clone(data), When: f.when, services: f.services, volumes: f.volumes}
+	p := &Pipeline{Name: name, source: bytes.Clone(data), When: f.when, services: f.services, volumes: f.volumes,
+		byName: map[string]*image{}, serviceAt: map[string]int{}}
 	for _, e := range f.environments {
 		p.Environments = append(p.Environments, e.value)
 	}
@@ -48,10 +50,13 @@ func Parse(name string, data []byte) (*Pipeline, error) {
 			img.variants, img.lenient = []map[string]string{nil}, true
 		}
 		p.images = append(p.images, img)
+		p.byName[img.name] = img
 	}
-	p.serviceNames = names(p.services)
-	p.serviceUses = p.findServiceUses()
+	for i, e := range p.services {
+		p.serviceAt[e.name] = i
+	}
 	p.check(d, f)
+	p.findUses(d)
 	x := newExpansion(p, nil, errs, left)
 	x.run()
 	x.unusedServices()
@@ -59,16 +64,6 @@ func Parse(name string, data []byte) (*Pipeline, error) {
 		return nil, err
 	}
 	return p, nil
-}
-
-// image is the image of that name, or nil.
-func (p *Pipeline) image(name string) *image {
-	for _, img := range p.images {
-		if img.name == name {
-			return img
-		}
-	}
-	return nil
 }
 
 func names[V any](entries []entry[V]) []string {

@@ -25,8 +25,10 @@ func suggestion(got string, known []string) string {
 // nearest is the known name that a slip of the fingers turns into got, or "".
 func nearest(got string, known []string) string {
 	best, bestDistance := "", slips(len(got))
-	for _, name := range known {
-		if plain(name) == plain(got) {
+	const most = 500 // a file made to be slow has more
+	folded := plain(got)
+	for _, name := range known[:min(len(known), most)] {
+		if plain(name) == folded {
 			return name
 		}
 		if d := distance(got, name, bestDistance); d < bestDistance || (d == bestDistance && best == "") {
@@ -51,8 +53,10 @@ func slips(length int) int {
 
 // plain folds what people spell differently: dependsOn, depends-on, Depends_On.
 func plain(s string) string {
-	return strings.ToLower(strings.NewReplacer("_", "", "-", "", " ", "").Replace(s))
+	return strings.ToLower(separators.Replace(s))
 }
+
+var separators = strings.NewReplacer("_", "", "-", "", " ", "")
 
 // distance is the optimal string alignment distance (Levenshtein, and a swap of
 // neighbours counts as one), or limit+1 as soon as it must be more than limit.

@@ -50,6 +50,9 @@ func (x *expansion) knownVolumes(d *decoder, n *node, mounts []Volume) {
 		if _, known := x.seeds[v.Source]; known {
 			continue
 		}
+		if !d.spend(n) {
+			return
+		}
 		at := n.at
 		if written := n.get("volumes"); written != nil && i < len(written.items) {
 			at = written.items[i].at
@@ -69,8 +72,8 @@ type usedService struct {
 // what the services it depends on do. Its key in the plan carries the matrix
 // values that its definition uses, so that two tests with other values get other services.
 func (x *expansion) service(w written, name string, seen map[string]bool) (key string, ok bool) {
-	i := slices.Index(x.p.serviceNames, name)
-	if i < 0 {
+	i, known := x.p.serviceAt[name]
+	if !known || !x.d.spend(x.p.services[i].value) {
 		return "", false // reported where it is named
 	}
 	matrix := x.tasks[w.task].Matrix
@@ -116,7 +119,7 @@ func (x *expansion) readService(d *decoder, e entry[*node], matrix map[string]st
 
 func (x *expansion) serviceKey(name string, matrix map[string]string) string {
 	used := map[string]string{}
-	for k := range x.p.serviceUses[name] {
+	for k := range x.p.uses[x.p.serviceAt[name]] {
 		if v, has := matrix[k]; has {
 			used[k] = v
 		}
@@ -143,44 +146,59 @@ func (x *expansion) unusedServices() {
 	}
 }
 
-// serviceUses finds the matrix keys that each service's definition, with those
-// it depends on, can see a value of.
-func (p *Pipeline) findServiceUses() map[string]map[string]bool {
-	uses := make(map[string]map[string]bool, len(p.services))
-	for _, e := range p.services {
-		keys, seen := map[string]bool{}, map[string]bool{}
-		p.collectUses(e.name, keys, seen)
-		uses[e.name] = keys
+// findUses finds the matrix keys that each service's definition, with those it
+// depends on, can see a value of.
+func (p *Pipeline) findUses(d *decoder) {
+	own := make([]map[string]bool, len(p.services))
+	edges := make([][]int, len(p.services))
+	for i, e := range p.services {
+		own[i] = p.ownUses(e.value)
+		for _, name := range dependencyNames(e.value) {
+			if other, known := p.serviceAt[name]; known {
+				edges[i] = append(edges[i], other)
+			}
+		}
 	}
-	return uses
+	p.uses = make([]map[string]bool, len(p.services))
+	for i := range p.services {
+		keys, seen := map[string]bool{}, map[int]bool{}
+		var visit func(j int)
+		visit = func(j int) {
+			if seen[j] || !d.spend(p.services[j].value) {
+				return
+			}
+			seen[j] = true
+			maps.Copy(keys, own[j])
+			for _, other := range edges[j] {
+				visit(other)
+			}
+		}
+		visit(i)
+		p.uses[i] = keys
+	}
 }
 
-func (p *Pipeline) collectUses(service string, keys, seen map[string]bool) {
-	i := slices.Index(p.serviceNames, service)
-	if i < 0 || seen[service] {
-		return
-	}
-	seen[service] = true
-	n := p.services[i].value
+// ownUses are the matrix keys that n names, and those of the image it runs.
+func (p *Pipeline) ownUses(n *node) map[string]bool {
+	keys := map[string]bool{}
 	for term := range n.expressions() {
 		if match := termRegexp.FindStringSubmatch(term); match != nil && match[1] == "matrix" {
 			keys[match[2]] = true
 		}
 	}
-	if source := n.get("image"); source != nil {
-		if ref, ours := cutImage(source.text); ours {
-			if img := p.image(ref.name); img != nil {
-				for _, matrix := range img.variants {
-					for k := range matrix {
-						keys[k] = true
-					}
-				}
+	source := n.get("image")
+	if source == nil {
+		return keys
+	}
+	ref, ours := cutImage(source.text)
+	if img := p.byName[ref.name]; ours && img != nil {
+		for _, matrix := range img.variants {
+			for k := range matrix {
+				keys[k] = true
 			}
 		}
 	}
-	for _, other := range dependencyNames(n) {
-		p.collectUses(other, keys, seen)
-	}
+	return keys
 }
 
 // dependencyNames are the services n names under depends_on, as far as they can be read.
