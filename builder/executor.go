@@ -49,12 +49,21 @@ func newStepExecutor(o Options, nets map[pb.NetMode]network.Provider, monitor *r
 // runcScript writes the command BuildKit starts as runc. runc keeps the state
 // of running containers in /run/runc unless told otherwise on its command line,
 // and BuildKit cannot be asked to tell it.
+//
+// With cgroup version 1 nobody looks at a step's cgroup after its end, so runc
+// may remove the container as it ends instead of being started once more for that.
 func runcScript(o Options) (string, error) {
 	if _, err := os.Stat(o.Runc); err != nil {
 		return "", fmt.Errorf("the runtime for build steps: %w; run make build, or name a runc binary", err)
 	}
+	state := filepath.Join(stateDir(o.Root), "state")
+	script := "#!/bin/sh\n"
+	if !cgroupsUnified() {
+		script += "for a; do shift; [ \"$a\" = --keep ] || set -- \"$@\" \"$a\"; last=$a; done\n" +
+			"case \" $* \" in *\" delete \"*) [ -d " + quote(state) + "/\"$last\" ] || exit 0 ;; esac\n"
+	}
+	script += "exec " + quote(o.Runc) + " --root " + quote(state) + " \"$@\"\n"
 	path := filepath.Join(stateDir(o.Root), "runc")
-	script := "#!/bin/sh\nexec " + quote(o.Runc) + " --root " + quote(filepath.Join(stateDir(o.Root), "state")) + " \"$@\"\n"
 	if old, err := os.ReadFile(path); err == nil && string(old) == script {
 		return path, nil
 	}
@@ -72,7 +81,8 @@ func (x *stepExecutor) Run(ctx context.Context, id string, root executor.Mount, 
 	if err := x.ids.open(); err != nil {
 		return nil, fmt.Errorf("prepare the user namespace of build steps: %w", err)
 	}
-	root.Src = x.ids.shift(root.Src)
+	ctx, shape := withShape(ctx)
+	root.Src = shapedMountable{x.ids.shift(root.Src), shape}
 	shifted := make([]executor.Mount, len(mounts))
 	for i, m := range mounts {
 		m.Src = x.ids.shift(m.Src)

@@ -159,21 +159,28 @@ func leaveCgroups(cgroup string) error {
 	return errors.Join(errs...)
 }
 
+const cgroupTop = "/sys/fs/cgroup"
+
+// cgroupsUnified tells version 2 from version 1 and the two side by side.
+func cgroupsUnified() bool {
+	_, err := os.Stat(filepath.Join(cgroupTop, "cgroup.controllers"))
+	return err == nil
+}
+
 // hierarchies are the mount points of cgroups: one with version 2, one per
 // controller with version 1.
 func hierarchies() []string {
-	const top = "/sys/fs/cgroup"
-	if _, err := os.Stat(filepath.Join(top, "cgroup.controllers")); err == nil {
-		return []string{top}
+	if cgroupsUnified() {
+		return []string{cgroupTop}
 	}
-	entries, err := os.ReadDir(top)
+	entries, err := os.ReadDir(cgroupTop)
 	if err != nil {
 		return nil
 	}
 	var out []string
 	for _, e := range entries {
 		if e.IsDir() { // the rest are symbolic links such as cpu -> cpu,cpuacct
-			out = append(out, filepath.Join(top, e.Name()))
+			out = append(out, filepath.Join(cgroupTop, e.Name()))
 		}
 	}
 	return out

@@ -44,7 +44,7 @@ func (n *stepNetwork) New(ctx context.Context, _ string, _ network.NamespaceOpti
 			return nil, err
 		}
 	}
-	ns := &stepNamespace{net: net}
+	ns := &stepNamespace{net: net, shape: shapeOf(ctx)}
 	if err := ns.writeResolvConf(n.dir); err != nil {
 		return nil, errors.Join(err, ns.Close())
 	}
@@ -56,6 +56,7 @@ func (n *stepNetwork) Close() error { return nil }
 
 type stepNamespace struct {
 	net    StepNet
+	shape  *shape
 	resolv string // path of the step's resolv.conf
 }
 
@@ -96,6 +97,9 @@ func (n *stepNamespace) Set(s *specs.Spec) error {
 		mounts = append(mounts, m)
 	}
 	s.Mounts = mounts
+	if s.Linux.Seccomp != nil && !n.shape.foreign {
+		s.Linux.Seccomp.Architectures = s.Linux.Seccomp.Architectures[:min(1, len(s.Linux.Seccomp.Architectures))]
+	}
 	if s.Linux.Resources == nil {
 		s.Linux.Resources = &specs.LinuxResources{}
 	}
