@@ -17,7 +17,7 @@ PURE   := CGO_ENABLED=0 go build -trimpath -buildvcs=false
 
 # What `make test` insists on: where one is missing the test fails instead of skipping.
 # internal/floors checks that every name a test asks for stands here.
-REQUIRE := root,sandbox,buildkit,runc,netns,busybox,mmdebstrap,skopeo,umoci,slipway
+REQUIRE := root,sandbox,buildkit,buildkitd,runc,netns,busybox,mmdebstrap,skopeo,umoci,slipway
 
 TOOL := go tool -modfile=.ci/tools/go.mod
 
@@ -36,13 +36,17 @@ helpers:
 	$(PURE) -ldflags "-s -w" -o bin/slipway-agent ./cmd/slipway-agent
 	$(STATIC) -ldflags "-s -w -extldflags -static" -o bin/slipway-runc github.com/opencontainers/runc
 
+# Another machine's builder, for the tests of --builder: BuildKit's own program, from its module.
+bin/buildkitd: .ci/buildkitd/go.mod
+	CGO_ENABLED=0 go build -modfile=.ci/buildkitd/go.mod -trimpath -buildvcs=false -ldflags "-s -w" -o $@ github.com/moby/buildkit/cmd/buildkitd
+
 demo: setup-examples binaries ## build, then run the pipeline of examples/hello (root: $SLIPWAY_ROOT)
 	examples/bases hello
 	bin/slipway run pipeline examples/hello
 
-test: setup-test binaries ## run every test, as CI does: race detector on, nothing skipped
+test: setup-test binaries bin/buildkitd ## run every test, as CI does: race detector on, nothing skipped
 	examples/bases --fetch all
-	SLIPWAY_REQUIRE=$(REQUIRE) go test -race -tags seccomp -timeout 30m ./...
+	PATH="$(CURDIR)/bin:$$PATH" SLIPWAY_REQUIRE=$(REQUIRE) go test -race -tags seccomp -timeout 30m ./...
 
 check: setup-check ## format, lint, vet, tidiness of go.mod, floors
 	$(TOOL) golangci-lint run --build-tags seccomp ./...
@@ -54,9 +58,9 @@ check: setup-check ## format, lint, vet, tidiness of go.mod, floors
 bench: setup-bench binaries ## measure slipway against docker and podman on this machine (internal/bench)
 	internal/bench/run
 
-soak: setup-test binaries ## the long trials, with full counts: kills, races, fuzzing (hours)
+soak: setup-test binaries bin/buildkitd ## the long trials, with full counts: kills, races, fuzzing (hours)
 	examples/bases --fetch all
-	SLIPWAY_SOAK=1 SLIPWAY_REQUIRE=$(REQUIRE) go test -race -tags seccomp -timeout 6h -p 1 ./...
+	PATH="$(CURDIR)/bin:$$PATH" SLIPWAY_SOAK=1 SLIPWAY_REQUIRE=$(REQUIRE) go test -race -tags seccomp -timeout 6h -p 1 ./...
 	.ci/fuzz $(FUZZTIME)
 
 release: setup-build helpers ## one file that needs no other: bin/release/slipway
