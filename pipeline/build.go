@@ -19,9 +19,9 @@ var buildObject = object("build", "How an image is built. Paths are relative to 
 		func(b *Build) *string { return &b.Dockerfile }),
 	at("target", textCodec, "The stage to build. Default: the last.",
 		func(b *Build) *string { return &b.Target }),
-	at("args", keyValues("build arguments"), "Values for the Dockerfile's ARG. Not for secrets: they stay readable in the image.",
+	at("args", keyValues, "Values for the Dockerfile's ARG. Not for secrets: they stay readable in the image.",
 		func(b *Build) *map[string]string { return &b.Args }),
-	at("labels", keyValues("labels"), "Labels of the image.",
+	at("labels", keyValues, "Labels of the image.",
 		func(b *Build) *map[string]string { return &b.Labels }),
 	at("additional_contexts", additionalContexts, "More sources for FROM and COPY --from, by name: `image:NAME` of this pipeline, a directory, or `docker-image://REFERENCE`.",
 		func(b *Build) *map[string]string { return &b.AdditionalContexts }),
@@ -79,8 +79,8 @@ const imagePrefix = "image:"
 
 // additionalContexts cleans directories and leaves the rest as it is; that an
 // image:NAME exists is checked when all images are known.
-var additionalContexts = codec[map[string]string]{keyValues("sources").shape, func(d *decoder, n *node) map[string]string {
-	contexts := keyValues("sources").decode(d, n)
+var additionalContexts = codec[map[string]string]{keyValues.shape, func(d *decoder, n *node) map[string]string {
+	contexts := keyValues.decode(d, n)
 	for name, source := range contexts {
 		if source == "" || strings.HasPrefix(source, imagePrefix) {
 			continue

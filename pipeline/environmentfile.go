@@ -55,7 +55,7 @@ var environmentCodec = object("environment", "What runs in one place, and what a
 	at("name", nameCodec, "The environment's name.", func(f *environmentFile) *string { return &f.Name }).must(),
 	at("from", oneOrMore(nameCodec), "Environments that images come from.", func(f *environmentFile) *[]string { return &f.From }),
 	at("images", named(environmentImage, 0), "The images that run here, by their name in the pipeline.", func(f *environmentFile) *[]entry[EnvironmentImage] { return &f.images }),
-	at("environment", keyValues("variables"), "Configuration: the same image, other plugs.", func(f *environmentFile) *map[string]string { return &f.Environment.Environment }),
+	at("environment", keyValues, "Configuration: the same image, other plugs.", func(f *environmentFile) *map[string]string { return &f.Environment.Environment }),
 	at("secrets", named(secretCodec, 0), "Where secrets are found, by variable. Never their values.", func(f *environmentFile) *[]entry[Secret] { return &f.secrets }),
 	at("gates", gatesCodec, "What an image must pass.", func(f *environmentFile) *Gates { return &f.Gates }),
 	at("auto", pointer(autoCodec), "Promote by itself after a green run.", func(f *environmentFile) **Auto { return &f.Auto }),

@@ -5,12 +5,12 @@ import "strings"
 // keyValues takes Compose's two forms of variables: a map, or a list of
 // KEY=VALUE. A KEY alone would take the value of the machine that slipway runs
 // on, and then the same commit would not be the same pipeline everywhere.
-func keyValues(says string) codec[map[string]string] {
-	s := &shape{kind: "either", says: says, either: []*shape{
+var keyValues = codec[map[string]string]{
+	&shape{kind: "either", says: "map, or list of KEY=VALUE", either: []*shape{
 		{kind: "map", items: anyText.shape, keys: `^[^=\x00]+$`},
 		{kind: "list", items: &shape{kind: "string", pattern: `^[^=\x00]+=`}},
-	}}
-	return codec[map[string]string]{s, func(d *decoder, n *node) map[string]string {
+	}},
+	func(d *decoder, n *node) map[string]string {
 		if !d.spend(n) {
 			return nil
 		}
@@ -31,7 +31,7 @@ func keyValues(says string) codec[map[string]string] {
 			return nil
 		}
 		return out
-	}}
+	},
 }
 
 const noPassThrough = `slipway passes nothing on from the machine it runs on, so that a commit means the same everywhere; write a value ("" for empty), or use secrets`

@@ -16,7 +16,7 @@ var serviceCodec = object("service", "A container beside a test. Keys and meanin
 	at("image", serviceImage, "Reference, or `image:NAME` of this pipeline.", func(s *Service) *string { return &s.Image }).must(),
 	at("command", words, "Over the image's own. Text is split into words; no shell runs.", func(s *Service) *[]string { return &s.Command }),
 	at("entrypoint", words, "Over the image's own.", func(s *Service) *[]string { return &s.Entrypoint }),
-	at("environment", keyValues("variables"), "Variables, over the image's own.", func(s *Service) *map[string]string { return &s.Environment }),
+	at("environment", keyValues, "Variables, over the image's own.", func(s *Service) *map[string]string { return &s.Environment }),
 	at("env_file", oneOrMore(repositoryPath), "Files of KEY=VALUE lines in the repository; environment wins.", func(s *Service) *[]string { return &s.EnvFile }),
 	at("volumes", volumes, "`./directory:/target` (read-only unless `:rw`) or `name:/target`.", func(s *Service) *[]Volume { return &s.Volumes }),
 	at("tmpfs", oneOrMore(sandboxPath), "Directories kept in memory.", func(s *Service) *[]string { return &s.Tmpfs }),

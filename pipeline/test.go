@@ -34,7 +34,7 @@ var testCodec = object("test", "One command inside the exact image.", defaultTes
 		func(t *testFile) *[]placed[string] { return &t.needs }),
 	at("entrypoint", words, "Goes before the command. Default: nothing, not even the image's own.",
 		func(t *testFile) *[]string { return &t.Entrypoint }),
-	at("environment", keyValues("variables"), "Variables, over the image's own.",
+	at("environment", keyValues, "Variables, over the image's own.",
 		func(t *testFile) *map[string]string { return &t.Environment }),
 	at("network", oneOf("reach", NetworkNone, NetworkServices, NetworkInternet), "`services` (default): its own services only. `none`: nothing. `internet`: services, and out, never the host; its result is not reused.",
 		func(t *testFile) *Network { return &t.Network }),
