@@ -48,15 +48,15 @@ func (s *Sandbox) exec(ctx context.Context, entered int64, out io.Writer) (pipel
 	}
 	x := s.req.exec(s.root.Config, nonce)
 	err = s.ask(wire.Encode(x), w)
-	w.Close()
+	drop(w)
 	if err != nil {
-		r.Close()
+		drop(r)
 		return pipeline.Result{}, s.broken(ctx, err)
 	}
 	store := newStore(out)
 	copied := make(chan error, 1)
 	go func() {
-		defer r.Close()
+		defer drop(r)
 		_, err := io.Copy(store, onlyReader{r})
 		copied <- err
 	}()

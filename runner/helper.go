@@ -46,7 +46,7 @@ func startHelper(o Options) (*helper, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer theirs.Close()
+	defer drop(theirs)
 	conn, err := unixConn(ours)
 	if err != nil {
 		return nil, err
@@ -65,7 +65,7 @@ func startHelper(o Options) (*helper, error) {
 		err = h.cmd.Start()
 	}
 	if err != nil {
-		conn.Close()
+		drop(conn)
 		if errors.Is(err, unix.EPERM) {
 			return nil, fmt.Errorf("start %s: %w; sandboxes need root (CAP_SYS_ADMIN)", o.Helper, err)
 		}
@@ -248,7 +248,7 @@ func socketpair(kind int) (ours, theirs *os.File, err error) {
 
 // unixConn puts a socket under Go's poller and closes the file it came from.
 func unixConn(f *os.File) (*net.UnixConn, error) {
-	defer f.Close()
+	defer drop(f)
 	c, err := net.FileConn(f)
 	if err != nil {
 		return nil, fmt.Errorf("use a socket: %w", err)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -79,15 +80,13 @@ func buildPrograms(dir string) error {
 }
 
 // require skips where sandboxes cannot be made, and fails where they must be.
-func require(t testing.TB) {
+func require(t testing.TB, name string) {
 	t.Helper()
 	if programs.lack == "" {
 		return
 	}
-	for _, need := range strings.Split(os.Getenv("SLIPWAY_REQUIRE"), ",") {
-		if need == "all" || need == "sandbox" || need == "runc" {
-			t.Fatalf("SLIPWAY_REQUIRE names %s: %s", need, programs.lack)
-		}
+	if slices.Contains(strings.Split(os.Getenv("SLIPWAY_REQUIRE"), ","), name) {
+		t.Fatalf("SLIPWAY_REQUIRE names %s: %s", name, programs.lack)
 	}
 	t.Skip(programs.lack)
 }
@@ -102,7 +101,7 @@ type bench struct {
 
 func open(t testing.TB) *bench {
 	t.Helper()
-	require(t)
+	require(t, "sandbox")
 	base := t.TempDir()
 	b := &bench{TB: t, image: busyboxLayer(t, filepath.Join(base, "layer"))}
 	b.opts = runner.Options{

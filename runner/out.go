@@ -33,7 +33,7 @@ func keep(from, to string) error {
 		return err
 	}
 	d := os.NewFile(uintptr(src), "/out")
-	defer d.Close()
+	defer drop(d)
 	if err := os.MkdirAll(to, 0o755); err != nil {
 		return err
 	}
@@ -41,7 +41,7 @@ func keep(from, to string) error {
 	if err != nil {
 		return err
 	}
-	defer dst.Close()
+	defer drop(dst)
 	k := &keeper{bytes: maxOutBytes, files: maxOutFiles}
 	return k.directory(d, dst, 0)
 }
@@ -84,7 +84,7 @@ func (k *keeper) entry(d *os.File, name string, dst *os.Root, depth int) error {
 		return nil //nolint:nilerr // a symlink, a socket, or gone: none of it is a report
 	}
 	f := os.NewFile(uintptr(fd), name)
-	defer f.Close()
+	defer drop(f)
 	info, err := f.Stat()
 	if err != nil {
 		return err
@@ -98,7 +98,7 @@ func (k *keeper) entry(d *os.File, name string, dst *os.Root, depth int) error {
 		if err != nil {
 			return err
 		}
-		defer sub.Close()
+		defer drop(sub)
 		return k.directory(f, sub, depth+1)
 	case info.Mode().IsRegular():
 		return k.file(f, name, dst)

@@ -54,7 +54,7 @@ func (r *Runner) Prepare(ctx context.Context, req Request) (_ *Sandbox, err erro
 	if err != nil {
 		return s, err
 	}
-	defer theirs.Close()
+	defer drop(theirs)
 	if s.agent, err = unixConn(ours); err != nil {
 		return s, err
 	}

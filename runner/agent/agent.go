@@ -39,7 +39,7 @@ func hold() int {
 // not readable either, so the kernel keeps /proc/1 shut from the first
 // instruction on; this is the second lock.
 func secure() {
-	_ = unix.Close(wire.ExeFD)
+	dropFD(wire.ExeFD)
 	unix.CloseOnExec(wire.AgentFD)
 	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 	// A PID 1 gets only the signals it handles. The Go runtime handles most, and

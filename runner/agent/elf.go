@@ -52,7 +52,7 @@ func format(path string) string {
 	if err != nil {
 		return "is not a program this machine can run"
 	}
-	defer f.Close()
+	defer drop(f)
 	head := make([]byte, 64)
 	n, _ := f.Read(head)
 	order := byteOrder(head[:n])

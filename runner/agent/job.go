@@ -28,7 +28,7 @@ func start(x *wire.Exec, out int) *job {
 	j := &job{nonce: x.Nonce}
 	pid, why := j.launch(x, out)
 	if why != nil {
-		_ = unix.Close(out)
+		dropFD(out)
 		why.Nonce = x.Nonce
 		send(why)
 		return j
@@ -52,7 +52,7 @@ func (j *job) launch(x *wire.Exec, out int) (pid int, why *wire.Refused) {
 	if err != nil {
 		return 0, refuse(126, "open /dev/null: "+err.Error())
 	}
-	defer unix.Close(null)
+	defer dropFD(null)
 	var pipe [2]int
 	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
 		return 0, refuse(126, "make the output pipe: "+err.Error())
@@ -65,9 +65,9 @@ func (j *job) launch(x *wire.Exec, out int) (pid int, why *wire.Refused) {
 		Sys:   &syscall.SysProcAttr{Setsid: true, Credential: u.credential()},
 	}
 	pid, why = run(x.Args, env, attr)
-	_ = unix.Close(pipe[1])
+	dropFD(pipe[1])
 	if why != nil {
-		_ = unix.Close(pipe[0])
+		dropFD(pipe[0])
 		return 0, why
 	}
 	j.started = now()

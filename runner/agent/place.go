@@ -38,7 +38,7 @@ func writeSecret(s wire.Secret, u *user) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer drop(f)
 	if err := f.Chown(int(u.uid), int(u.gid)); err != nil {
 		return err
 	}

@@ -40,7 +40,7 @@ func (p *pump) run() {
 // nothing more is waited for than what the pipe still holds. It reports whether
 // the output ended by itself.
 func (p *pump) drain(limit time.Duration) bool {
-	defer unix.Close(p.out)
+	defer dropFD(p.out)
 	select {
 	case <-p.ended:
 		return true

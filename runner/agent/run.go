@@ -42,14 +42,13 @@ func run(argv, env []string, attr *syscall.ProcAttr) (pid int, why *wire.Refused
 			continue
 		}
 		pid, err := syscall.ForkExec(path, argv, attr)
-		switch {
-		case err == nil:
+		if err == nil {
 			return pid, nil
-		case err == unix.EACCES:
-			denied = path
-		default:
+		}
+		if !errors.Is(err, unix.EACCES) {
 			return 0, explain(argv[0], path, attr, err)
 		}
+		denied = path
 	}
 	if denied != "" {
 		return 0, explain(argv[0], denied, attr, unix.EACCES)
@@ -66,8 +65,8 @@ func isFile(path string) bool {
 func explain(name, path string, attr *syscall.ProcAttr, err error) *wire.Refused {
 	var st unix.Stat_t
 	exists := unix.Stat(path, &st) == nil
-	switch err {
-	case unix.ENOENT, unix.ENOTDIR:
+	switch {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
 		if !exists {
 			return refuse(127, name+" is not in the image")
 		}
@@ -75,7 +74,7 @@ func explain(name, path string, attr *syscall.ProcAttr, err error) *wire.Refused
 			return refuse(127, name+" needs "+i+", which is not in the image")
 		}
 		return refuse(127, name+" could not be found at the moment it was started")
-	case unix.EACCES:
+	case errors.Is(err, unix.EACCES):
 		if exists && st.Mode&unix.S_IFMT == unix.S_IFDIR {
 			return refuse(126, name+" is a directory")
 		}
@@ -83,9 +82,9 @@ func explain(name, path string, attr *syscall.ProcAttr, err error) *wire.Refused
 			return refuse(126, name+" is not executable; chmod +x it in the image")
 		}
 		return refuse(126, "the test's user may not run "+name+" in "+attr.Dir+" (permission denied)")
-	case unix.ENOEXEC:
+	case errors.Is(err, unix.ENOEXEC):
 		return refuse(126, name+" "+format(path))
-	case unix.E2BIG:
+	case errors.Is(err, unix.E2BIG):
 		return refuse(126, "the command line and environment are larger than Linux allows")
 	}
 	return refuse(126, name+": "+err.Error())
@@ -97,7 +96,7 @@ func interpreter(path string) string {
 	if err != nil {
 		return ""
 	}
-	defer f.Close()
+	defer drop(f)
 	var head [256]byte
 	n, _ := f.Read(head[:])
 	if line, ok := strings.CutPrefix(string(head[:n]), "#!"); ok {

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -18,9 +19,9 @@ func sealAgent(path string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the agent: %w; run `make build`, which makes it", err)
 	}
-	defer src.Close()
+	defer drop(src)
 	fd, err := unix.MemfdCreate("slipway-agent", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
-	if err == unix.EINVAL { // before Linux 6.3 there is no MFD_EXEC, and no need for it
+	if errors.Is(err, unix.EINVAL) { // before Linux 6.3 there is no MFD_EXEC, and no need for it
 		fd, err = unix.MemfdCreate("slipway-agent", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	}
 	if err != nil {

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -53,7 +54,8 @@ func removeEmptyParents(cgroup string) {
 
 // abolish kills everything in the cgroups of one sandbox and removes them.
 func abolish(cgroup string, limit time.Duration) error {
-	deadline := time.Now().Add(limit)
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
 	for {
 		var left error
 		for _, h := range hierarchies() {
@@ -63,10 +65,9 @@ func abolish(cgroup string, limit time.Duration) error {
 				left = &os.PathError{Op: "remove cgroup", Path: dir, Err: err}
 			}
 		}
-		if left == nil || time.Now().After(deadline) {
+		if left == nil || !pause(ctx, 5*time.Millisecond) {
 			return left
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
 }
 

@@ -53,7 +53,7 @@ func (h *Helper) placeDev(p *placer) error {
 		return fmt.Errorf("clone /dev: %w", err)
 	}
 	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
-		unix.Close(fd)
+		dropFD(fd)
 		return fmt.Errorf("clone /dev: %w", err)
 	}
 	if err := p.attach(fd, "/dev", true); err != nil {

@@ -30,7 +30,7 @@ func (o overlay) mount() error {
 	lowers := make([]int, 0, len(o.lowers))
 	defer func() {
 		for _, fd := range lowers {
-			unix.Close(fd)
+			dropFD(fd)
 		}
 	}()
 	for _, dir := range o.lowers {
@@ -59,7 +59,7 @@ func idmapped(source string, s *slot, attrs uint64) (int, error) {
 	}
 	attr := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP | attrs, Userns_fd: uint64(s.ns.Fd())}
 	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, attr); err != nil {
-		unix.Close(fd)
+		dropFD(fd)
 		return -1, fmt.Errorf("map the owners of %s: %w; its filesystem must support id-mapped mounts (ext4, xfs, btrfs), with Linux 5.19 or newer", source, err)
 	}
 	return fd, nil
@@ -74,7 +74,7 @@ func (o overlay) mountByFD(lowers []int) error {
 	if err != nil {
 		return fmt.Errorf("fsopen: %w", err)
 	}
-	defer unix.Close(fs)
+	defer dropFD(fs)
 	for _, fd := range lowers {
 		if err := unix.FsconfigSetFd(fs, "lowerdir+", fd); err != nil {
 			return errOldOverlay
@@ -86,7 +86,7 @@ func (o overlay) mountByFD(lowers []int) error {
 			return fmt.Errorf("open %s: %w", dir, err)
 		}
 		err = unix.FsconfigSetFd(fs, key, fd)
-		unix.Close(fd)
+		dropFD(fd)
 		if err != nil {
 			return fmt.Errorf("%s: %w", key, err)
 		}
@@ -105,7 +105,7 @@ func (o overlay) mountByFD(lowers []int) error {
 	if err != nil {
 		return fmt.Errorf("fsmount: %w", err)
 	}
-	defer unix.Close(m)
+	defer dropFD(m)
 	return unix.MoveMount(m, "", unix.AT_FDCWD, o.target, unix.MOVE_MOUNT_F_EMPTY_PATH)
 }
 
@@ -131,7 +131,7 @@ func (o overlay) mountByPath(lowers []int) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }() // on a tmpfs that ends with this process
 	names := make([]string, len(lowers))
 	for i, fd := range lowers {
 		names[i] = strconv.Itoa(i)
@@ -142,7 +142,7 @@ func (o overlay) mountByPath(lowers []int) error {
 		if err := unix.MoveMount(fd, "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 			return fmt.Errorf("attach a layer: %w", err)
 		}
-		defer unix.Unmount(at, unix.MNT_DETACH)
+		defer func() { _ = unix.Unmount(at, unix.MNT_DETACH) }() // the overlay holds its own clone
 	}
 	data := "lowerdir=" + strings.Join(names, ":") + ",upperdir=" + filepath.Join(o.state, upperName) +
 		",workdir=" + filepath.Join(o.state, workName) + ",index=off,volatile"

@@ -31,16 +31,16 @@ func newPlacer(b *box) (*placer, error) {
 	return &placer{root: fd, owner: b.slot.first}, nil
 }
 
-func (p *placer) close() { unix.Close(p.root) }
+func (p *placer) close() { dropFD(p.root) }
 
 // attach puts a detached mount at a path of the sandbox, and closes it.
 func (p *placer) attach(mount int, target string, dir bool) error {
-	defer unix.Close(mount)
+	defer dropFD(mount)
 	at, err := p.point(target, dir, 0)
 	if err != nil {
 		return fmt.Errorf("make the mount point %s: %w", target, err)
 	}
-	defer unix.Close(at)
+	defer dropFD(at)
 	if err := unix.MoveMount(mount, "", at, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH); err != nil {
 		return fmt.Errorf("mount on %s: %w", target, err)
 	}
@@ -63,14 +63,14 @@ func (p *placer) point(target string, dir bool, links int) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	defer unix.Close(parent)
+	defer dropFD(parent)
 	name := path.Base(target)
 	if dir {
 		err = unix.Mkdirat(parent, name, 0o755)
 	} else {
 		var f int
 		if f, err = unix.Openat(parent, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o644); err == nil {
-			unix.Close(f)
+			dropFD(f)
 		}
 	}
 	if errors.Is(err, unix.EEXIST) && links < maxLinks {
@@ -167,7 +167,7 @@ func newTmpfs(owner int, size, mode string) (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("make a tmpfs: %w", err)
 	}
-	defer unix.Close(fs)
+	defer dropFD(fs)
 	id := fmt.Sprint(owner)
 	for _, o := range [][2]string{{"size", size}, {"mode", mode}, {"uid", id}, {"gid", id}} {
 		if err := unix.FsconfigSetString(fs, o[0], o[1]); err != nil {

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,7 +20,8 @@ const (
 // cgroups and files. Their mounts went with them. A session whose lock is held
 // belongs to a living helper: it is waited for, then left alone.
 func reap(cfg Config, own string) {
-	deadline := time.Now().Add(settleLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), settleLimit)
+	defer cancel()
 	live := map[string]bool{own: true}
 	for _, name := range entries(cfg.Root) {
 		if name == own {
@@ -27,8 +29,7 @@ func reap(cfg Config, own string) {
 		}
 		dir := filepath.Join(cfg.Root, name)
 		lock, err := lockDir(dir)
-		for err != nil && !os.IsNotExist(err) && !strings.HasPrefix(name, newPrefix) && time.Now().Before(deadline) {
-			time.Sleep(20 * time.Millisecond)
+		for err != nil && !os.IsNotExist(err) && !strings.HasPrefix(name, newPrefix) && pause(ctx, 20*time.Millisecond) {
 			lock, err = lockDir(dir)
 		}
 		if os.IsNotExist(err) {
@@ -42,9 +43,21 @@ func reap(cfg Config, own string) {
 		if err := removeTree(dir); err != nil {
 			cfg.Log.Warn().Err(err).Str("session", name).Msg("a dead session's files stay until the next start")
 		}
-		lock.Close()
+		drop(lock)
 	}
 	reapCgroups(cfg, func(session string) bool { return !live[session] })
+}
+
+// pause waits, and reports whether ctx is still good.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
 }
 
 // reapCgroups kills and removes the sandboxes of the sessions that dead names.

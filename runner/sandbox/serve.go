@@ -142,7 +142,7 @@ func (h *Helper) say(socket io.Writer, r wire.Reply) {
 func (h *Helper) answer(c wire.Call, passed *os.File) wire.Reply {
 	r := wire.Reply{Seq: c.Seq}
 	if passed != nil {
-		defer passed.Close()
+		defer drop(passed)
 	}
 	var err error
 	switch c.Op {

@@ -57,7 +57,7 @@ func lockDir(dir string) (*os.File, error) {
 		return nil, err
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
+		drop(f)
 		return nil, fmt.Errorf("lock %s: %w", dir, err)
 	}
 	return f, nil

@@ -48,7 +48,7 @@ const removeDepth = 128
 
 // empty removes what is in d, and closes it.
 func (r *remover) empty(d *os.File, depth int) error {
-	defer d.Close()
+	defer drop(d)
 	at := int(d.Fd())
 	for {
 		names, err := d.Readdirnames(1024)
@@ -121,7 +121,7 @@ const perEntry = 1024
 var errTooDeep = fmt.Errorf("directories are nested more than %d deep", maxDepth)
 
 func usageBelow(d *os.File, depth int) (total int64, err error) {
-	defer d.Close()
+	defer drop(d)
 	if depth > maxDepth {
 		return 0, errTooDeep
 	}

@@ -97,7 +97,7 @@ func (s *slots) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, x := range s.free {
-		x.ns.Close()
+		drop(x.ns)
 	}
 	s.free = nil
 }
@@ -140,12 +140,12 @@ func cloneUserNS(first int, holder *os.File) (*os.File, error) {
 		return nil, err
 	}
 	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", cmd.Process.Pid))
-	stay.Close()
+	drop(stay)
 	if werr := cmd.Wait(); err == nil {
 		err = werr
 	}
 	if err != nil && ns != nil {
-		ns.Close()
+		drop(ns)
 		return nil, err
 	}
 	return ns, err

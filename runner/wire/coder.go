@@ -36,6 +36,7 @@ func (c *coder) int64(v *int64) {
 func (c *coder) int32(v *int32) {
 	w := int64(*v)
 	c.int64(&w)
+	c.bad = c.bad || w != int64(int32(w))
 	*v = int32(w)
 }
 
@@ -45,6 +46,7 @@ func (c *coder) bool(v *bool) {
 		w = 1
 	}
 	c.int64(&w)
+	c.bad = c.bad || w&^1 != 0
 	*v = w == 1
 }
 
