@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -126,7 +127,10 @@ func TestRemoteBuildkitd(t *testing.T) {
 // only this side has, and compares.
 func testRemote(t *testing.T, r Remote) {
 	t.Helper()
-	files := map[string]string{"Dockerfile": everyLayer, "a.txt": "a", "sub/b.txt": "b", "sub/deep/c.txt": "c"}
+	// A step here finds SOURCE_DATE_EPOCH in its environment; on another
+	// buildkitd it has to ask for it.
+	text := strings.Replace(everyLayer, "FROM busybox:1\nCOPY", "FROM busybox:1\nARG SOURCE_DATE_EPOCH\nCOPY", 1)
+	files := map[string]string{"Dockerfile": text, "a.txt": "a", "sub/b.txt": "b", "sub/deep/c.txt": "c"}
 	dir := project(t, files)
 	o := testOptions(t)
 	o.Remote = &r
