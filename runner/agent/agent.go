@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -24,7 +25,9 @@ func Run(args []string) int {
 	if len(args) > 1 && args[1] == wire.HoldArg {
 		return hold()
 	}
-	secure()
+	if !secure() {
+		return 3
+	}
 	return serve()
 }
 
@@ -38,7 +41,7 @@ func hold() int {
 // secure closes the ways from the command to its PID 1. The agent's file is
 // not readable either, so the kernel keeps /proc/1 shut from the first
 // instruction on; this is the second lock.
-func secure() {
+func secure() bool {
 	dropFD(wire.ExeFD)
 	unix.CloseOnExec(wire.AgentFD)
 	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
@@ -46,9 +49,11 @@ func secure() {
 	// would end on them: so all are caught, and dropped. (Ignored ones would
 	// stay ignored in the command; caught ones are reset by exec.)
 	signal.Notify(make(chan os.Signal, 1))
-	_ = os.WriteFile("/proc/self/comm", []byte("slipway-agent"), 0) // for whoever looks at a host's processes
+	name := []byte("slipway-agent\x00") // for whoever looks at the host's processes
+	_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0)
 	unix.Umask(0o022)
 	limit()
+	return confine()
 }
 
 // limit sets what the command inherits: files as a program of today expects,

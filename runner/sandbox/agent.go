@@ -20,22 +20,27 @@ func sealAgent(path string) (*os.File, error) {
 		return nil, fmt.Errorf("open the agent: %w; run `make build`, which makes it", err)
 	}
 	defer drop(src)
-	fd, err := unix.MemfdCreate("slipway-agent", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
+	return sealed("slipway-agent", src, 0o111)
+}
+
+// sealed copies a file to memory, and lets nobody change it after.
+func sealed(name string, content io.Reader, mode os.FileMode) (*os.File, error) {
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
 	if errors.Is(err, unix.EINVAL) { // before Linux 6.3 there is no MFD_EXEC, and no need for it
-		fd, err = unix.MemfdCreate("slipway-agent", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+		fd, err = unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("memory for the agent: %w", err)
+		return nil, fmt.Errorf("memory for %s: %w", name, err)
 	}
-	f := os.NewFile(uintptr(fd), "slipway-agent")
-	if _, err := io.Copy(f, src); err != nil {
-		return nil, fmt.Errorf("copy the agent: %w", err)
+	f := os.NewFile(uintptr(fd), name)
+	if _, err := io.Copy(f, content); err != nil {
+		return nil, fmt.Errorf("copy %s: %w", name, err)
 	}
-	if err := f.Chmod(0o111); err != nil {
-		return nil, fmt.Errorf("close the agent to readers: %w", err)
+	if err := f.Chmod(mode); err != nil {
+		return nil, fmt.Errorf("close %s: %w", name, err)
 	}
 	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE); err != nil {
-		return nil, fmt.Errorf("seal the agent: %w", err)
+		return nil, fmt.Errorf("seal %s: %w", name, err)
 	}
 	return f, nil
 }

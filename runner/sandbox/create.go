@@ -127,8 +127,8 @@ func (h *Helper) launch(b *box, s *wire.Sandbox, agent *os.File, t *timer) (pid 
 		Env:  []string{"GOMAXPROCS=2", "HOME=/"}, // for the agent itself: it needs no more cores, and its child gets its own environment
 		Cwd:  "/",
 		Init: true,
-		// Their places are wire.AgentFD and wire.ExeFD.
-		ExtraFiles: []*os.File{agent, h.agent},
+		// Their places are wire.AgentFD, wire.ExeFD and wire.FilterFD.
+		ExtraFiles: []*os.File{agent, h.agent, h.filter},
 	}
 	if err := c.Run(p); err != nil {
 		return 0, err

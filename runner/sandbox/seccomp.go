@@ -1,11 +1,11 @@
 package sandbox
 
 import (
+	"bytes"
 	"fmt"
+	"os"
 
 	"github.com/moby/profiles/seccomp"
-	"github.com/opencontainers/runc/libcontainer/configs"
-	"github.com/opencontainers/runc/libcontainer/specconv"
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -19,23 +19,19 @@ func capabilities() []string {
 	}
 }
 
-type seccompProfile = *configs.Seccomp
-
-// newSeccomp is Docker's own profile for exactly these capabilities, for the
-// machine's own architecture: compiling it for the foreign ones as well takes
-// libseccomp ten times as long, and a call by any of them is then refused whole.
-func newSeccomp() (seccompProfile, error) {
+// newFilter is Docker's own profile for exactly these capabilities, compiled,
+// in a sealed file. It is for the machine's own architecture: a call by any of
+// the foreign ones is refused whole, and compiling for them as well would take
+// libseccomp ten times as long.
+func newFilter() (*os.File, error) {
 	spec := &specs.Spec{Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{Bounding: capabilities()}}}
 	profile, err := seccomp.GetDefaultProfile(spec)
 	if err != nil {
 		return nil, fmt.Errorf("the seccomp profile: %w", err)
 	}
-	if len(profile.Architectures) > 1 {
-		profile.Architectures = profile.Architectures[:1]
-	}
-	converted, err := specconv.SetupSeccomp(profile)
+	program, err := compile(profile)
 	if err != nil {
-		return nil, fmt.Errorf("the seccomp profile: %w", err)
+		return nil, fmt.Errorf("compile the seccomp profile: %w", err)
 	}
-	return converted, nil
+	return sealed("slipway-filter", bytes.NewReader(program), 0o444)
 }

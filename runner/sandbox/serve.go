@@ -40,7 +40,7 @@ type Helper struct {
 	mounts  string // directory of overlay mount points, seen by this process alone
 	agent   *os.File
 	slots   *slots
-	seccomp seccompProfile
+	filter  *os.File // the compiled seccomp filter
 	warmer  *warmer
 	watch   *watch
 
@@ -85,7 +85,7 @@ func open(cfg Config) (*Helper, error) {
 	}
 	h.slots = newSlots(cfg.Cgroup, h.agent)
 	h.slots.prepare(2)
-	if h.seccomp, err = newSeccomp(); err != nil {
+	if h.filter, err = newFilter(); err != nil {
 		return h, err
 	}
 	h.warmer = newWarmer()

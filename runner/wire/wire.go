@@ -13,6 +13,10 @@ const AgentFD = 3
 // ExeFD is the sealed file the agent was started from. It closes it first.
 const ExeFD = 4
 
+// FilterFD is the compiled seccomp filter, an array of struct sock_filter. The
+// agent installs it before anything else, or ends.
+const FilterFD = 5
+
 // HoldArg as its first argument makes the agent a mere holder of the namespaces
 // it was started in, until its standard input ends.
 const HoldArg = "hold"
