@@ -123,7 +123,11 @@ func writeTar(ctx context.Context, w io.Writer, upper string, lower []mount.Moun
 	write := func(base string) error {
 		return withoutWhiteouts(ctx, upper, func(view string) error {
 			cw := archive.NewChangeWriter(w, view, archive.WithModTimeUpperBound(epoch))
-			if err := overlay.Changes(ctx, cw.HandleChange, upper, view, base); err != nil {
+			links := hardLinks{write: cw.HandleChange, written: map[string]bool{}}
+			if err := overlay.Changes(ctx, links.change, upper, view, base); err != nil {
+				return err
+			}
+			if err := links.complete(upper); err != nil {
 				return err
 			}
 			return cw.Close()

@@ -92,7 +92,7 @@ func (g *globals) open(ctx context.Context, opt openOptions) (_ *stack, err erro
 	if err != nil {
 		return nil, err
 	}
-	if s.gateway, err = network.New(network.Options{Resolvers: resolvers, Log: g.log}); err != nil {
+	if s.gateway, err = network.New(network.Options{Resolvers: resolvers, Ready: 2, Log: g.log}); err != nil {
 		return nil, err
 	}
 	if opt.sandbox {
