@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -43,7 +45,9 @@ import (
 	"github.com/moby/buildkit/worker/label"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	bolt "go.etcd.io/bbolt"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/test/bufconn"
@@ -102,17 +106,17 @@ func (e *engine) workerOpt(ctx context.Context, o Options) (opt base.WorkerOpt, 
 	root := workerDir(o.Root)
 	// This store is the first to be locked, so the others never wait.
 	db, err := boltutil.Open(filepath.Join(root, "containerdmeta.db"), 0o600, &bolt.Options{
-		FreelistType: bolt.FreelistMapType, NoFreelistSync: true, NoSync: true, Timeout: lockTimeout,
+		FreelistType: bolt.FreelistMapType, NoSync: true, Timeout: lockTimeout,
 	})
 	if err != nil {
 		return opt, fmt.Errorf("%w: is another slipway using this root?", err)
 	}
-	e.own(db.Close)
+	e.own(synced(db.Close, filepath.Join(root, "containerdmeta.db")))
 	sn, err := openSnapshots(o.Root)
 	if err != nil {
 		return opt, err
 	}
-	e.own(sn.Close)
+	e.own(synced(sn.Close, filepath.Join(snapshotDir(o.Root), "metadata.db")))
 	cs, err := local.NewStore(filepath.Join(root, "content"))
 	if err != nil {
 		return opt, err
@@ -212,7 +216,7 @@ func (e *engine) control(ctx context.Context, root string) error {
 	}
 	e.own(cacheStore.Close)
 	history, err := boltutil.SafeOpen(filepath.Join(root, "history.db"), 0o600, &bolt.Options{
-		FreelistType: bolt.FreelistMapType, NoFreelistSync: true, NoSync: true, Timeout: lockTimeout,
+		FreelistType: bolt.FreelistMapType, NoSync: true, Timeout: lockTimeout,
 	})
 	if err != nil {
 		return err
@@ -269,21 +273,40 @@ func (e *engine) Close() error {
 		e.server.Stop()
 		<-e.served
 	}
-	var errs []error
 	if e.worker != nil {
 		forgetChecksums(e.worker.MetadataStore)
 	}
+	// Each store waits for the disk, so they are closed together; the controller
+	// would close them one after the other. Closing twice is allowed.
+	var stores errgroup.Group
+	for _, c := range e.closers {
+		stores.Go(c)
+	}
+	errs := []error{stores.Wait()}
 	if e.controller != nil {
 		errs = append(errs, e.controller.Close())
-	}
-	// The controller has closed most of these already; closing twice is allowed.
-	for i := len(e.closers) - 1; i >= 0; i-- {
-		errs = append(errs, e.closers[i]())
 	}
 	if e.steps != nil {
 		errs = append(errs, e.steps.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// synced closes a database that was opened without syncing, and then syncs it.
+func synced(closeDB func() error, path string) func() error {
+	return func() error {
+		if err := closeDB(); err != nil {
+			return err
+		}
+		f, err := os.Open(path)
+		if errors.Is(err, fs.ErrNotExist) { // never written
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return errors.Join(unix.Fdatasync(int(f.Fd())), f.Close())
+	}
 }
 
 // forgetChecksums empties BuildKit's process-wide cache of context checksums,

@@ -32,7 +32,9 @@ func reap(o Options) error {
 			return fmt.Errorf("put aside the store that was open when the machine was lost: %w", err)
 		}
 	}
-	if err := writeMark(mark, boot); err != nil {
+	// It need not be synced: what a journal loses of it is also gone from the
+	// stores, and an empty file is no boot's ID.
+	if err := os.WriteFile(mark, []byte(boot), 0o600); err != nil {
 		return fmt.Errorf("the root must be writable: %w", err)
 	}
 	if !crashed {
@@ -47,16 +49,6 @@ func reap(o Options) error {
 		return fmt.Errorf("undo the mounts of a crashed builder: %w", err)
 	}
 	return reapFiles(o.Root)
-}
-
-// writeMark must be on disk before the first write to the store is.
-func writeMark(path, boot string) error {
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(boot)
-	return errors.Join(err, f.Sync(), f.Close())
 }
 
 // reapFiles runs after the mounts are gone, so it cannot reach into one.
