@@ -3,6 +3,7 @@ package pipeline
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -54,7 +55,6 @@ func newProblems(file string, source []byte) *problems {
 }
 
 func (p *problems) add(at position, format string, args ...any) {
-	at.line, at.column = max(at.line, 1), max(at.column, 1)
 	problem := Problem{File: p.file, Line: at.line, Column: at.column, Message: fmt.Sprintf(format, args...)}
 	if p.seen[problem] {
 		return
@@ -64,7 +64,21 @@ func (p *problems) add(at position, format string, args ...any) {
 		return
 	}
 	p.seen[problem] = true
+	at = p.within(at)
+	problem.Line, problem.Column = at.line, at.column
 	p.list = append(p.list, problem)
+}
+
+// within moves a place that yaml.v3 gives behind the end of the file (of a value
+// that is not there) to the end of what is there.
+func (p *problems) within(at position) position {
+	lines := bytes.Split(p.source, []byte("\n"))
+	if at.line > len(lines) {
+		at = position{len(lines), math.MaxInt}
+	}
+	at.line = max(at.line, 1)
+	width := utf8.RuneCount(bytes.TrimSuffix(lines[at.line-1], []byte("\r")))
+	return position{at.line, min(max(at.column, 1), width+1)}
 }
 
 // inside is where text stands in the value that begins at at, or at itself

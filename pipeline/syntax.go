@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"bytes"
+	"fmt"
 	"regexp"
 	"strconv"
 	"strings"
@@ -53,6 +54,9 @@ func unreadable(data []byte) (at position, what string) {
 			return at, "a byte that is not UTF-8"
 		case r < ' ' && r != '\n' && r != '\r' && r != '\t', r == 0x7f:
 			return at, "a control character (" + strconv.QuoteRune(r) + ")"
+		case r == '\r' && !bytes.HasPrefix(data, []byte("\r\n")), r == '\u0085', r == '\u2028', r == '\u2029':
+			// YAML ends a line here and editors do not: places would not agree.
+			return at, fmt.Sprintf("a line end that is neither LF nor CRLF (%U)", r)
 		case r == '\n':
 			at = position{at.line + 1, 0}
 		}
