@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"slipway/internal/store"
 )
@@ -91,4 +92,32 @@ func soak(few, many int) int {
 		return many
 	}
 	return few
+}
+
+func (p place) lastRun(t *testing.T) store.Run {
+	t.Helper()
+	var run store.Run
+	if err := json.Unmarshal(p.must(t, "runs", "last", "--json"), &run); err != nil {
+		t.Fatal(err)
+	}
+	return run
+}
+
+// settled waits until a helper that was cut off has removed its sandboxes.
+func (p place) settled(t *testing.T) {
+	t.Helper()
+	deadline := time.Now().Add(time.Minute)
+	for {
+		left, err := filepath.Glob(p.root + "/runner/*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(left) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("sandboxes are left: %v", left)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 }
