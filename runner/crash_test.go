@@ -278,6 +278,38 @@ func TestCloseWhileRunning(t *testing.T) {
 	}
 }
 
+// Sandboxes that nobody closed do not keep Close waiting.
+func TestCloseWithPrepared(t *testing.T) {
+	b := open(t)
+	for range 2 {
+		if _, err := b.Prepare(context.Background(), b.request(pipeline.Test{})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+	b.clean()
+}
+
+// A sandbox made ahead runs one command, later.
+func TestPrepareThenExec(t *testing.T) {
+	b := open(t)
+	s, err := b.Prepare(context.Background(), b.request(pipeline.Test{Command: []string{"echo", "x"}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	var out strings.Builder
+	res, err := s.Exec(context.Background(), &out)
+	if err != nil || res.State != pipeline.Passed || out.String() != "x\n" {
+		t.Errorf("%+v %v %q", res, err, out.String())
+	}
+	if _, err := s.Exec(context.Background(), &out); err == nil {
+		t.Error("it ran a second command")
+	}
+}
+
 // A helper that cannot start says why, at the first use.
 func TestOpenFails(t *testing.T) {
 	require(t, "sandbox")

@@ -111,11 +111,7 @@ func (s *Sandbox) follow(ctx context.Context, nonce wire.Nonce) *run {
 			}
 		}
 	}()
-	timeout := s.req.Test.Timeout
-	if timeout <= 0 {
-		timeout = defaultTimeout
-	}
-	late := time.NewTimer(timeout)
+	late := time.NewTimer(s.timeout())
 	defer late.Stop()
 	var grace <-chan time.Time
 	stop := func() {
@@ -144,6 +140,14 @@ func (s *Sandbox) follow(ctx context.Context, nonce wire.Nonce) *run {
 			s.kill()
 		}
 	}
+}
+
+// timeout of the command.
+func (s *Sandbox) timeout() time.Duration {
+	if t := s.req.Test.Timeout; t > 0 {
+		return t
+	}
+	return defaultTimeout
 }
 
 // note takes one frame in. A frame that does not carry this request's nonce is

@@ -3,10 +3,14 @@ package runner_test
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"slipway/pipeline"
 )
@@ -123,4 +127,45 @@ func TestCPUQuota(t *testing.T) {
 	if res.State != pipeline.Passed || res.CPU > res.Duration/2 {
 		t.Errorf("%v of processor in %v", res.CPU, res.Duration)
 	}
+}
+
+// A filesystem that runs full: the sandbox that holds most of it is stopped, and
+// none is made on one that is full already. Then all is well again.
+func TestFullDisk(t *testing.T) {
+	b := open(t)
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(b.opts.Root, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", b.opts.Root, "tmpfs", 0, "size=400m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = b.Close()
+		if err := unix.Unmount(b.opts.Root, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	b.reopen()
+	res, out := b.sh(`cat /dev/zero > /big; sleep 60`)
+	if res.State != pipeline.Failed || !res.DiskFull || !strings.Contains(res.Reason, "left") {
+		t.Errorf("%+v %s", res, out)
+	}
+	if err := b.Close(); err != nil { // waits until its files are gone
+		t.Fatal(err)
+	}
+	b.reopen()
+	ballast := filepath.Join(b.opts.Root, "ballast")
+	if err := os.WriteFile(ballast, make([]byte, 390<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Prepare(context.Background(), b.request(pipeline.Test{})); err == nil || !strings.Contains(err.Error(), "slipway gc") {
+		t.Errorf("on a full disk: %v", err)
+	}
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	b.passes(`true`)
 }

@@ -18,8 +18,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -50,7 +52,8 @@ type Runner struct {
 
 	mu     sync.Mutex
 	closed bool
-	live   sync.WaitGroup // sandboxes that are not removed yet
+	open   map[*Sandbox]struct{} // prepared, not closed
+	live   sync.WaitGroup        // sandboxes that are not removed yet
 }
 
 // Open starts the helper and returns at once: the first sandbox waits for it,
@@ -68,7 +71,7 @@ func Open(ctx context.Context, o Options) (*Runner, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the runner: %w", err)
 	}
-	return &Runner{opts: o, helper: h}, nil
+	return &Runner{opts: o, helper: h, open: map[*Sandbox]struct{}{}}, nil
 }
 
 // Settle waits until everything a crash left behind is removed.
@@ -77,8 +80,7 @@ func (r *Runner) Settle(ctx context.Context) error {
 	return err
 }
 
-// Close waits for the removal of all sandboxes and ends the helper. Sandboxes
-// that are still open are killed.
+// Close removes all sandboxes, those that still run included, and ends the helper.
 func (r *Runner) Close() error {
 	r.mu.Lock()
 	if r.closed {
@@ -86,21 +88,43 @@ func (r *Runner) Close() error {
 		return nil
 	}
 	r.closed = true
+	open := slices.Collect(maps.Keys(r.open))
 	r.mu.Unlock()
-	r.helper.cutAll()
+	for _, s := range open {
+		s.Close()
+	}
 	r.live.Wait()
 	return r.helper.close()
 }
+
+var errClosed = errors.New("the runner is closed")
 
 // enter counts a sandbox in, unless the runner is closed.
 func (r *Runner) enter() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
-		return errors.New("the runner is closed")
+		return errClosed
 	}
 	r.live.Add(1)
 	return nil
+}
+
+// keep makes a prepared sandbox one that Close closes.
+func (r *Runner) keep(s *Sandbox) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return errClosed
+	}
+	r.open[s] = struct{}{}
+	return nil
+}
+
+func (r *Runner) forget(s *Sandbox) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.open, s)
 }
 
 // Test runs req's command in a sandbox of its own and streams its output to

@@ -33,7 +33,7 @@ type Sandbox struct {
 
 // Prepare makes a sandbox for req. The caller closes it. An error means that
 // none could be made; ctx covers the making.
-func (r *Runner) Prepare(ctx context.Context, req Request) (_ *Sandbox, err error) {
+func (r *Runner) Prepare(ctx context.Context, req Request) (prepared *Sandbox, err error) {
 	if err := req.check(); err != nil {
 		return nil, fmt.Errorf("prepare %s: %w", req.ID, err)
 	}
@@ -44,6 +44,7 @@ func (r *Runner) Prepare(ctx context.Context, req Request) (_ *Sandbox, err erro
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("prepare a sandbox for %s: %w", req.ID, err)
+			prepared = nil
 			s.Close()
 		}
 	}()
@@ -73,7 +74,7 @@ func (r *Runner) Prepare(ctx context.Context, req Request) (_ *Sandbox, err erro
 			return s, err
 		}
 	}
-	return s, nil
+	return s, r.keep(s)
 }
 
 // connect lets the sandbox out and tells it its resolvers.
@@ -102,6 +103,7 @@ const removeLimit = 2 * time.Minute
 // the runner's Close waits. Closing again does nothing.
 func (s *Sandbox) Close() {
 	s.once.Do(func() {
+		s.runner.forget(s)
 		go func() {
 			defer s.runner.live.Done()
 			if err := s.remove(); err != nil {

@@ -59,7 +59,7 @@ func (s *Sandbox) verdict(ctx context.Context, entered int64, got *run) (pipelin
 func (s *Sandbox) judge(ctx context.Context, got *run, counts wire.Counters, res *pipeline.Result) error {
 	killed := func(why string) {
 		res.State, res.Reason = pipeline.Failed, why
-		if got.done == nil || got.done.Interrupted {
+		if got.done == nil || got.done.Interrupted || got.done.Exit == 0 {
 			res.ExitCode = 128 + int(unix.SIGKILL)
 		}
 	}
@@ -72,7 +72,7 @@ func (s *Sandbox) judge(ctx context.Context, got *run, counts wire.Counters, res
 	case res.DiskFull:
 		killed("stopped: " + counts.Disk)
 	case got.timedOut && (got.done == nil || got.done.Interrupted):
-		killed(fmt.Sprintf("stopped after its time limit of %s; raise `timeout` if it needs longer", s.req.Test.Timeout))
+		killed(fmt.Sprintf("stopped after its time limit of %s; raise `timeout` if it needs longer", s.timeout()))
 	case got.done == nil && res.OOM:
 		killed(outOfMemory(limits.Memory))
 	case got.done == nil:

@@ -39,6 +39,9 @@ func (h *Helper) create(id string, s *wire.Sandbox, agent *os.File) (_ *wire.Mad
 	}
 	t := newTimer()
 	h.warmer.poke()
+	if err := h.watch.room(); err != nil {
+		return nil, err
+	}
 	if err := h.claim(id); err != nil {
 		return nil, err
 	}

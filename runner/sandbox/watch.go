@@ -85,6 +85,14 @@ func (w *watch) free() (space, inodes, floor int64) {
 	return int64(st.Bavail) * st.Bsize, int64(st.Ffree), min(floorBytes, int64(st.Blocks)*st.Bsize/floorShare)
 }
 
+// room refuses new sandboxes on a disk that is full already.
+func (w *watch) room() error {
+	if space, _, floor := w.free(); space < floor {
+		return fmt.Errorf("the disk under %s has only %s left; free some (`slipway gc`), or use another --root", w.root, size(space))
+	}
+	return nil
+}
+
 func (w *watch) run() {
 	defer close(w.done)
 	tick := time.NewTicker(lookEvery)
