@@ -45,15 +45,16 @@ type codec[V any] struct {
 type decoder struct {
 	errs  *problems
 	scope scope
-	path  []string // keys that lead here
-	left  *int     // values that may still be read, over all decoders of a file
+	left  *int // values that may still be read, over all decoders of a file
+	key   string
+	up    *decoder // of what holds key; nil at the top
 }
 
 // report says what is wrong at n, led by the keys that lead there.
 func (d *decoder) report(at position, format string, args ...any) {
 	message := fmt.Sprintf(format, args...)
-	if len(d.path) > 0 {
-		message = strings.Join(d.path, ".") + ": " + message
+	if path := d.path(); path != "" {
+		message = path + ": " + message
 	}
 	d.errs.add(at, "%s", message)
 }
@@ -75,8 +76,29 @@ func (d *decoder) spend(n *node) bool {
 
 func (d *decoder) under(key string) *decoder {
 	deeper := *d
-	deeper.path = append(slices.Clip(d.path), key)
+	deeper.key, deeper.up = key, d
 	return &deeper
+}
+
+// at is a decoder with d's scope for the place that keys lead to from the top.
+func (d *decoder) at(keys ...string) *decoder {
+	top := *d
+	top.key, top.up = "", nil
+	there := &top
+	for _, key := range keys {
+		there = there.under(key)
+	}
+	return there
+}
+
+// path is the keys that lead here, "images.api.build".
+func (d *decoder) path() string {
+	var keys []string
+	for ; d.up != nil; d = d.up {
+		keys = append(keys, d.key)
+	}
+	slices.Reverse(keys)
+	return strings.Join(keys, ".")
 }
 
 // field is one key of an object of type T.

@@ -61,12 +61,11 @@ func newExpansion(p *Pipeline, ev *Event, errs *problems, left int) *expansion {
 
 // written is a task with what its file says about its needs.
 type written struct {
-	task     int
-	image    *image
-	node     *node
-	d        *decoder
-	contexts bool
-	test     testFile
+	task  int
+	image *image
+	node  *node
+	d     *decoder
+	test  testFile
 }
 
 func (x *expansion) run() {
@@ -100,8 +99,7 @@ func (x *expansion) run() {
 
 // variant adds the tasks of one combination.
 func (x *expansion) variant(img *image, matrix map[string]string) []written {
-	d := *x.d
-	d.path = []string{"images", img.name}
+	d := x.d.at("images", img.name)
 	id := img.name + variant(matrix)
 	d.scope = scope{matrix: matrix, whose: id, event: x.event, lenient: img.lenient}
 	build := buildCodec.decode(d.under("build"), img.value.build)

@@ -58,7 +58,7 @@ func TestLimits(t *testing.T) {
 		{"many needs", "x-e: &e [" + repeat("t%d, ", 5_000) + "]\nversion: 1\nimages:\n  a:\n    build: .\n    tests:\n" + repeat("      t%d: {command: x, needs: *e}\n", 5_000), "more than 500000 values"},
 		{"many unknown needs", "x-e: &e [" + repeat("u%d, ", 10) + "]\nversion: 1\nimages:\n  a:\n    build: .\n    tests:\n" + repeat("      t%d: {command: x, needs: *e}\n", 5_000), "more than 50 problems"},
 		{"many services", "version: 1\nimages: {a: {build: ., tests: {t: {command: x, services: s0}}}}\nservices:\n" + chain(9_000), "more than 500000 values"},
-		{"merges", merges.String() + "version: 1\nimages: {a: {build: .}}\n", "merge keys make more than 500000 values here; no pipeline needs that"},
+		{"merges", merges.String() + "version: 1\nimages: {a: {build: .}}\n", "merge keys copy more than 100000 values; no pipeline needs that"},
 		{"tasks", many, "more than 10000 builds and tests; split the pipeline"},
 		{"problems", "version: 1\nimages:\n" + strings.Repeat("  ? []\n  : x\n", 1000), "more than 50 problems; mend these first"},
 		{"brackets", strings.Repeat("[", 1_000_000), "not YAML"},

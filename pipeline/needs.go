@@ -17,8 +17,7 @@ func (x *expansion) needsOfBuild(w written) {
 		}
 		found := x.builtFor(n.value, matrix)
 		if len(found) == 0 {
-			d := *w.d
-			d.path = []string{"images", w.image.name, "needs"}
+			d := w.d.at("images", w.image.name, "needs")
 			d.report(n.at, "%s needs %s, and no %s has the same values of the matrix keys they share", x.tasks[w.task].ID, n.value, n.value)
 		}
 		for _, i := range found {
@@ -166,9 +165,8 @@ func (x *expansion) servicesOf(w written) ([]placed[string], *decoder) {
 	if w.image.value.services == nil || w.test.Network == NetworkNone {
 		return nil, own
 	}
-	shared := *w.d
-	shared.path = []string{"images", w.image.name, "services"}
-	return serviceNames.decode(&shared, w.image.value.services), &shared
+	shared := w.d.at("images", w.image.name, "services")
+	return serviceNames.decode(shared, w.image.value.services), shared
 }
 
 func (x *expansion) noSuchTest(w written, n placed[string]) {

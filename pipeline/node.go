@@ -13,6 +13,7 @@ import (
 const (
 	maxSize   = 1 << 20 // bytes
 	maxDepth  = 64      // levels, aliases followed
+	maxMerged = 100_000 // pairs that merge keys copy
 	maxValues = 500_000 // values read, each alias and matrix combination counted again
 )
 
@@ -81,7 +82,7 @@ func load(data []byte, errs *problems) *node {
 		syntaxError(err, data, errs)
 		return nil
 	}
-	r := resolver{errs: errs, done: map[*yaml.Node]*node{}, open: map[*yaml.Node]bool{}, left: maxValues}
+	r := resolver{errs: errs, done: map[*yaml.Node]*node{}, open: map[*yaml.Node]bool{}, left: maxMerged}
 	n := r.resolve(document.Content[0], 0)
 	if len(errs.list) > 0 {
 		return nil

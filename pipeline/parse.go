@@ -37,8 +37,10 @@ func Parse(name string, data []byte) (*Pipeline, error) {
 	left := maxValues
 	d := &decoder{errs: errs, left: &left, scope: scope{never: noExpression}}
 	f := fileCodec.decode(d, root)
-	p := &Pipeline{Name: name, source: bytes.Clone(data), When: f.when, services: f.services, volumes: f.volumes,
-		byName: map[string]*image{}, serviceAt: map[string]int{}}
+	p := &Pipeline{
+		Name: name, When: f.when, source: bytes.Clone(data), services: f.services, volumes: f.volumes,
+		byName: map[string]*image{}, serviceAt: map[string]int{},
+	}
 	for _, e := range f.environments {
 		p.Environments = append(p.Environments, e.value)
 	}

@@ -13,7 +13,7 @@ type resolver struct {
 	errs *problems
 	done map[*yaml.Node]*node
 	open map[*yaml.Node]bool
-	left int // values that may still be made
+	left int // pairs that merge keys may still copy
 }
 
 func place(n *yaml.Node) position { return position{n.Line, n.Column} }
@@ -136,7 +136,7 @@ func (r *resolver) merge(n, source *node, seen map[string]position) {
 	default:
 		for _, p := range source.pairs {
 			if r.left--; r.left < 0 {
-				r.errs.add(n.at, "merge keys make more than %d values here; no pipeline needs that", maxValues)
+				r.errs.add(n.at, "merge keys copy more than %d values; no pipeline needs that", maxMerged)
 				return
 			}
 			if _, own := seen[p.key]; own || strings.HasPrefix(p.key, "x-") {

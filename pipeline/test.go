@@ -10,7 +10,6 @@ type testFile struct {
 	Test
 	needs    []placed[string]
 	services []placed[string]
-	own      bool // services were given, even if none
 }
 
 func defaultTest() testFile {

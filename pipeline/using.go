@@ -31,9 +31,7 @@ func (x *expansion) mounts(task int, d *decoder, n *node, mounts []Volume) {
 		if !known || s.ref.name == "" {
 			continue
 		}
-		under := *x.d
-		under.path = []string{"volumes", v.Source, "from"}
-		if build, ok := x.theBuild(&under, s.at, s.ref, nil); ok {
+		if build, ok := x.theBuild(x.d.at("volumes", v.Source, "from"), s.at, s.ref, nil); ok {
 			x.need(task, build)
 			s.From = imagePrefix + x.tasks[build].ID + ":" + s.ref.path
 			x.seeds[v.Source] = s
@@ -82,14 +80,13 @@ func (x *expansion) service(w written, name string, seen map[string]bool) (key s
 		return key, true
 	}
 	seen[key] = true
-	d := *w.d
-	d.path = []string{"services", name}
+	d := w.d.at("services", name)
 	s := x.services[key]
 	if s == nil {
-		s = x.readService(&d, x.p.services[i], matrix)
+		s = x.readService(d, x.p.services[i], matrix)
 		x.services[key] = s
 	}
-	x.mounts(w.task, &d, s.written, s.Volumes)
+	x.mounts(w.task, d, s.written, s.Volumes)
 	if ref, ours := cutImage(s.Image); ours {
 		under := d.under("image")
 		if build, found := x.theBuild(under, s.written.get("image").orAt(s.written).at, ref, matrix); found {
@@ -135,10 +132,10 @@ func (x *expansion) unusedServices() {
 	}
 	for _, e := range x.p.services {
 		if !used[e.name] {
-			d := *x.d
-			d.path, d.scope = []string{"services", e.name}, scope{lenient: true}
-			s := serviceCodec.decode(&d, e.value)
-			x.knownVolumes(&d, e.value, s.Volumes)
+			d := x.d.at("services", e.name)
+			d.scope = scope{lenient: true}
+			s := serviceCodec.decode(d, e.value)
+			x.knownVolumes(d, e.value, s.Volumes)
 			if ref, ours := cutImage(s.Image); ours {
 				x.p.knownImage(d.under("image"), e.value.get("image").at, ref)
 			}
