@@ -127,6 +127,13 @@ func (c *recorder) unsure(name, d string) string {
 	return ""
 }
 
+// BuildKit does not look a step up through one that was made to run, except by
+// the content it takes.
+const (
+	afterForced     = "it stands on a step that runs each time"
+	contentOfForced = "it takes files of a step that runs each time; they may be the same"
+)
+
 // step is keyed by BuildKit's digest of the operation and the keys of its
 // inputs, or their content where BuildKit would look at that.
 func (k *keyer) step(ctx context.Context, n *node) (*keys, error) {
@@ -153,7 +160,10 @@ func (k *keyer) step(ctx context.Context, n *node) (*keys, error) {
 		}
 		from := k.done[in.node]
 		if in.meta.GetProgressGroup().GetWeak() {
-			out.sources, out.always = append(out.sources, from.sources...), from.always
+			out.sources = append(out.sources, from.sources...)
+		}
+		if from.always != "" && content == nil {
+			out.always = afterForced
 		}
 		at := fmt.Sprintf("%d %s", in.index, selector)
 		strict = append(strict, from.key.String(), at)
@@ -163,7 +173,11 @@ func (k *keyer) step(ctx context.Context, n *node) (*keys, error) {
 			loose = append(loose, from.loose.String(), at)
 		}
 		out.literal = out.literal && from.literal
-		for _, why := range from.unsure {
+		why := from.unsure
+		if from.always != "" && content != nil {
+			why = append(slices.Clone(why), contentOfForced)
+		}
+		for _, why := range why {
 			if !slices.Contains(out.unsure, why) {
 				out.unsure = append(out.unsure, why)
 			}

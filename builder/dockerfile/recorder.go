@@ -179,7 +179,7 @@ func (u *unsolved) ReadFile(_ context.Context, req client.ReadRequest) ([]byte, 
 	if err != nil {
 		return nil, err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }() // only read from
 	data, err := fs.ReadFile(root.FS(), strings.TrimPrefix(req.Filename, "/"))
 	if err != nil {
 		return nil, err
@@ -199,7 +199,7 @@ func (u *unsolved) StatFile(_ context.Context, req client.StatRequest) (*fstypes
 	if err != nil {
 		return nil, err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }() // only read from
 	fi, err := root.Stat(strings.TrimPrefix(req.Path, "/"))
 	if err != nil {
 		return nil, err

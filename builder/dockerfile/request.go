@@ -90,7 +90,7 @@ func readDockerfile(dir string, r *Request) ([]byte, *File, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }() // only read from
 	text, err := root.ReadFile(r.dockerfile())
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the Dockerfile: %w; name it in build.dockerfile, relative to build.context", err)

@@ -249,6 +249,15 @@ func TestStepsErrors(t *testing.T) {
 	}
 }
 
+func BenchmarkSmall(b *testing.B) {
+	dir := b.TempDir()
+	write(b, dir, sampleFiles())
+	r := request(dir)
+	for b.Loop() {
+		mustSteps(b, r)
+	}
+}
+
 // A context of 2,000 files, read for the first time and again.
 func BenchmarkSteps(b *testing.B) {
 	dir := b.TempDir()

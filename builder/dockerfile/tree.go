@@ -160,7 +160,7 @@ func fileDigest(path string, st *fstypes.Stat, digests *Digests, buf []byte) (di
 	if err != nil {
 		return "", err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only read from
 	h, err := contenthash.NewFromStat(st)
 	if err != nil {
 		return "", err
