@@ -16,9 +16,10 @@ import (
 	"slipway/pipeline"
 )
 
-const everyLayer = `FROM busybox:1 AS made
+const everyLayer = `FROM busybox:1 AS base
+FROM base AS made
 RUN mkdir -p /out/d && echo made > /out/d/f && ln -s d/f /out/l && ln /out/d/f /out/h && mkdir /gone && touch /gone/x
-FROM busybox:1
+FROM base
 COPY a.txt sub /ctx/
 COPY --link --from=made /out /linked
 RUN rm /ctx/a.txt && rm -r /root && mkdir /root && echo new > /root/n && chmod 600 /etc/group && chown 7:8 /linked/d/f

@@ -129,7 +129,7 @@ func testRemote(t *testing.T, r Remote) {
 	t.Helper()
 	// A step here finds SOURCE_DATE_EPOCH in its environment; on another
 	// buildkitd it has to ask for it.
-	text := strings.Replace(everyLayer, "FROM busybox:1\nCOPY", "FROM busybox:1\nARG SOURCE_DATE_EPOCH\nCOPY", 1)
+	text := strings.Replace(everyLayer, "FROM base\nCOPY", "FROM base\nARG SOURCE_DATE_EPOCH\nCOPY", 1)
 	files := map[string]string{"Dockerfile": text, "a.txt": "a", "sub/b.txt": "b", "sub/deep/c.txt": "c"}
 	dir := project(t, files)
 	o := testOptions(t)

@@ -81,7 +81,8 @@ func TestStepPids(t *testing.T) {
 // Secrets, ssh keys and cache mounts reach the step and not the image.
 func TestMounts(t *testing.T) {
 	b := fresh(t)
-	dir := project(t, map[string]string{"Dockerfile": `FROM busybox:1
+	dir := project(t, map[string]string{"Dockerfile": `FROM busybox:1 AS base
+FROM base
 RUN --mount=type=secret,id=token,mode=0444 sha256sum < /run/secrets/token > /token_sum
 RUN --mount=type=secret,id=token,uid=1000 ls -ln /run/secrets/token > /token_owner
 RUN --mount=type=secret,id=token,env=TOKEN [ "$TOKEN" = s3cr3t ]
@@ -89,7 +90,7 @@ RUN --mount=type=ssh test -S "$SSH_AUTH_SOCK"
 RUN --mount=type=cache,target=/c,sharing=shared cat /c/n > /before 2>/dev/null; echo run >> /c/n; cat /c/n > /after
 RUN --mount=type=tmpfs,target=/t touch /t/x
 RUN --mount=type=bind,source=f,target=/bound cat /bound > /from_bind
-RUN --mount=type=bind,from=busybox:1,source=/bin,target=/other test -x /other/busybox
+RUN --mount=type=bind,from=base,source=/bin,target=/other test -x /other/busybox
 ARG WHO=nobody
 LABEL who=$WHO
 RUN echo $WHO > /who
