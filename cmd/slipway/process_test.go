@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"slipway/internal/need"
 	"slipway/internal/store"
 )
 
@@ -22,12 +23,7 @@ type place struct {
 func newPlace(t *testing.T) place {
 	t.Helper()
 	helpers := requireSandbox(t)
-	top := t.TempDir()
-	for d := top; strings.HasPrefix(d, os.TempDir()+"/"); d = filepath.Dir(d) { // build steps walk through it
-		if err := os.Chmod(d, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
+	top := need.OpenDir(t)
 	p := place{root: filepath.Join(top, "root"), dir: filepath.Join(top, "app")}
 	p.env = append(os.Environ(), "SLIPWAY_ROOT="+p.root, "SLIPWAY_HELPERS="+helpers, "SLIPWAY_PROGRESS=plain", "HOME="+top)
 	if err := os.Mkdir(p.dir, 0o755); err != nil {

@@ -6,10 +6,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
+
+	"slipway/internal/need"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -53,24 +54,13 @@ func requireSandbox(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	missing := ""
-	if os.Geteuid() != 0 {
-		missing = "not root"
-	}
+	need.Root(t)
 	for _, name := range []string{"slipway-sandbox", "slipway-agent", "slipway-runc"} {
 		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
-			missing = fmt.Sprintf("%v; run `make build`", err)
+			need.Have(t, "sandbox", fmt.Errorf("%w; run `make build`", err))
 		}
 	}
-	if missing == "" {
-		return dir
-	}
-	require := strings.Split(os.Getenv("SLIPWAY_REQUIRE"), ",")
-	if slices.Contains(require, "sandbox") || slices.Contains(require, "all") {
-		t.Fatal("sandboxes are required: ", missing)
-	}
-	t.Skip("no sandboxes: ", missing)
-	return ""
+	return dir
 }
 
 // busyboxTar writes a root file system that is one static busybox.

@@ -6,32 +6,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"slipway/internal/need"
 )
-
-// requireRoot skips on a laptop, and fails where SLIPWAY_REQUIRE names root.
-func requireRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	required := strings.Split(os.Getenv("SLIPWAY_REQUIRE"), ",")
-	if slices.Contains(required, "root") || slices.Contains(required, "all") {
-		t.Fatal("SLIPWAY_REQUIRE names root, but the test does not run as root")
-	}
-	t.Skip("needs root")
-}
-
-// openDir is a temporary directory that every user can walk to.
-func openDir(t *testing.T) string {
-	t.Helper()
-	dir := t.TempDir()
-	for at := dir; at != filepath.Clean(os.TempDir()) && at != "/"; at = filepath.Dir(at) {
-		if err := os.Chmod(at, 0o711); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return dir
-}
 
 func realInput(t *testing.T, root string) Input {
 	return Input{Root: root, UID: os.Geteuid(), Proc: "/proc", Sys: "/sys"}
@@ -56,8 +33,8 @@ func want(t *testing.T, f Finding, s State, detail, fix string) {
 
 // A machine that runs slipway's other tests must pass its own doctor.
 func TestThisMachine(t *testing.T) {
-	requireRoot(t)
-	root := openDir(t)
+	need.Root(t)
+	root := need.OpenDir(t)
 	before := traces(t, root)
 	all := Check(t.Context(), realInput(t, root))
 	for _, name := range []string{
@@ -109,7 +86,7 @@ func traces(t *testing.T, root string) string {
 }
 
 func TestNotRoot(t *testing.T) {
-	in := realInput(t, openDir(t))
+	in := realInput(t, need.OpenDir(t))
 	in.UID = 1000
 	all := Check(t.Context(), in)
 	want(t, find(t, all, "root"), Fail, "user 1000", "sudo slipway doctor")
@@ -137,6 +114,6 @@ func TestWorst(t *testing.T) {
 }
 
 func TestDeviceFilter(t *testing.T) {
-	requireRoot(t)
+	need.Root(t)
 	want(t, checkDevicesV2(), OK, "", "")
 }

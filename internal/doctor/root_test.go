@@ -5,12 +5,14 @@ import (
 	"path/filepath"
 	"testing"
 
+	"slipway/internal/need"
+
 	"golang.org/x/sys/unix"
 )
 
 func TestRoot(t *testing.T) {
-	requireRoot(t)
-	dir := openDir(t)
+	need.Root(t)
+	dir := need.OpenDir(t)
 	file := filepath.Join(dir, "file")
 	closed := filepath.Join(dir, "closed")
 	link := filepath.Join(dir, "link")
@@ -49,7 +51,7 @@ func TestRoot(t *testing.T) {
 // What a file system's mount says is tried on real ones, in a namespace that
 // goes with its thread.
 func TestRootOnOtherMounts(t *testing.T) {
-	requireRoot(t)
+	need.Root(t)
 	for name, tt := range map[string]struct {
 		flags       uintptr
 		data        string
@@ -66,7 +68,7 @@ func TestRootOnOtherMounts(t *testing.T) {
 		"no files":  {0, "nr_inodes=1", "root directory", Fail, "is full", "slipway gc"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			dir := openDir(t)
+			dir := need.OpenDir(t)
 			var all []Finding
 			err := inThread(func() error {
 				if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
@@ -92,8 +94,8 @@ func TestRootOnOtherMounts(t *testing.T) {
 }
 
 func TestOverlayOnOverlay(t *testing.T) {
-	requireRoot(t)
-	dir := openDir(t)
+	need.Root(t)
+	dir := need.OpenDir(t)
 	err := tryStack(dir, "outer", func(s stack) error {
 		if err := mountOverlay(s, s.lower); err != nil {
 			return err

@@ -56,6 +56,8 @@ func checkOwn(f source, at int, own, path string, say func(string, ...any)) {
 		say("%s is on no floor: add it to the map in internal/floors/floors.go", path)
 	case other == harness:
 		say("%s imports %s: that one exists for its tests, nothing imports it", f.file, path)
+	case path == "internal/need" && !f.test:
+		say("%s imports %s: that one is for tests", f.file, path)
 	case other > at:
 		say("%s imports %s: floor %d may not look up to floor %d; move what both need down, or pass a func", f.file, path, at, other)
 	case other == at && own != theirs && !f.test:

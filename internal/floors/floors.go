@@ -27,10 +27,12 @@ var floor = map[string]int{
 	"pipeline": nouns,
 
 	"internal/attest":       tools,
+	"internal/doctor":       tools,
 	"internal/forge":        tools,
 	"internal/git":          tools,
 	"internal/helpers":      tools,
 	"internal/junit":        tools,
+	"internal/need":         tools,
 	"internal/network/...":  tools,
 	"internal/registry/...": tools,
 	"internal/store/...":    tools,
@@ -71,7 +73,7 @@ var rooms = []room{
 	{"gvisor.dev/gvisor", []string{"internal/network"}, "the network stack between sandboxes and the outside"},
 	{"github.com/vishvananda", []string{"internal/network", "runner", "cmd/slipway-sandbox"}, "links and namespaces of the kernel"},
 	{"github.com/spf13", []string{"cmd/slipway"}, "flags are read in cmd"},
-	{"gopkg.in/yaml.v3", []string{"pipeline", "cmd/slipway"}, "one strict reader of .ci.yml, and the config file that holds flags"},
+	{"gopkg.in/yaml.v3", []string{"pipeline", "promote", "cmd/slipway"}, "one strict reader of .ci.yml, the editor of environment files, and the config file that holds flags"},
 	{"go.etcd.io/bbolt", []string{"builder", "internal/store"}, "databases are opened by the rooms that own them"},
 	{"flag", []string{"cmd"}, "flags are read in cmd"},
 }
@@ -84,5 +86,6 @@ var environmentReaders = map[string]bool{
 
 // environmentAllowed are the files that may all the same, each with its reason.
 var environmentAllowed = map[string]string{
+	"internal/need/need.go":  "what a test insists on is said by whoever starts it",
 	"builder/environment.go": "BuildKit takes some settings from the environment alone; the builder checks that cmd has set them",
 }

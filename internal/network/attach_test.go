@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 
+	"slipway/internal/need"
+
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -103,7 +105,7 @@ func TestRuncJoins(t *testing.T) {
 	w := newWorld(t)
 	openDoors(t, w)
 	runc, err := findRunc()
-	require(t, "runc", err)
+	need.Have(t, "runc", err)
 	g := newGateway(t, Options{})
 	ids := []map[string]any{{"containerID": 0, "hostID": 100000, "size": 65536}}
 	for name, user := range map[string]map[string]any{

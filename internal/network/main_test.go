@@ -8,10 +8,11 @@ import (
 	"os"
 	"os/exec"
 	"slices"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"slipway/internal/need"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -55,19 +56,6 @@ func TestMain(m *testing.M) {
 	os.Exit(0)
 }
 
-// require skips the test on a machine that cannot run it, and fails it where
-// SLIPWAY_REQUIRE names what is missing.
-func require(tb testing.TB, name string, missing error) {
-	tb.Helper()
-	if missing == nil {
-		return
-	}
-	if slices.Contains(strings.Split(os.Getenv("SLIPWAY_REQUIRE"), ","), name) {
-		tb.Fatalf("SLIPWAY_REQUIRE names %s: %v", name, missing)
-	}
-	tb.Skipf("needs %s: %v", name, missing)
-}
-
 var (
 	hostAddr  = netip.MustParsePrefix("192.0.2.1/24")
 	worldAddr = netip.MustParsePrefix("192.0.2.2/24")
@@ -86,7 +74,7 @@ func newWorld(tb testing.TB) *world {
 	if os.Getenv(inHost) == "" {
 		missing = errors.New("no network namespace for the test; run as root")
 	}
-	require(tb, "netns", missing)
+	need.Have(tb, "netns", missing)
 	ns, err := Loopback(tb.Context())
 	if err != nil {
 		tb.Fatal(err)

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 
+	"slipway/internal/need"
+
 	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -210,7 +212,7 @@ func TestExportNames(t *testing.T) {
 
 // Independent tools must read what slipway writes, and find the same digest.
 func TestSkopeoReadsExports(t *testing.T) {
-	skopeo := requireTool(t, "skopeo")
+	skopeo := need.Tool(t, "skopeo")
 	s := store{}
 	desc := s.image(t, "amd64", "one", "two")
 	dir := t.TempDir()
@@ -240,7 +242,7 @@ func TestSkopeoReadsExports(t *testing.T) {
 }
 
 func TestUmociUnpacksExport(t *testing.T) {
-	umoci := requireTool(t, "umoci")
+	umoci := need.Tool(t, "umoci")
 	s := store{}
 	desc := s.image(t, "amd64", "one", "two")
 	layout, bundle := filepath.Join(t.TempDir(), "layout"), filepath.Join(t.TempDir(), "bundle")
@@ -258,7 +260,7 @@ func TestUmociUnpacksExport(t *testing.T) {
 
 // What skopeo writes, slipway must read with the same digest.
 func TestImportOfSkopeosArchives(t *testing.T) {
-	skopeo := requireTool(t, "skopeo")
+	skopeo := need.Tool(t, "skopeo")
 	s := store{}
 	desc := s.image(t, "amd64", "one", "two")
 	dir := t.TempDir()
