@@ -38,6 +38,11 @@ var wrongFiles = []wrong{
 	{"not UTF-8", "version: 1\n# caf\xe9\n", "", []string{"2:6: a byte that is not UTF-8; save the file as UTF-8 text"}, meaning},
 	{"control character", "version: 1\nimages: \x01\n", "", []string{`2:9: a control character ('\x01'); save the file as UTF-8 text`}, meaning},
 	{"lone carriage return", "version: 1\r\nimages:\r  app: {build: .}\n", "", []string{"2:8: a line end that is neither LF nor CRLF (U+000D); save the file as UTF-8 text"}, meaning},
+	{"byte order mark and CRLF", "\ufeffversion: 2\r\nimages:\r\n  app: {biuld: .}\r\n", "", []string{
+		`1:10: version: "2" is not a version; this slipway reads version 1`,
+		`3:8: images.app: "build" is missing: How it is built; text alone is the context.`,
+		`3:9: images.app: unknown key "biuld"; did you mean "build"?`,
+	}, form},
 	{"two documents", "version: 1\nimages: {app: {build: .}}\n---\nversion: 1\n", "", []string{"3:1: a second YAML document begins here; one file holds one document"}, meaning},
 	{"unknown anchor", "version: 1\nimages: *nowhere\n", "", []string{"1:1: not YAML: unknown anchor 'nowhere' referenced; an anchor (&name) stands before its alias (*name)"}, meaning},
 	{"anchor in itself", "version: 1\nx-a: &a [*a]\nimages: {app: {build: .}}\n", "", []string{"2:10: the anchor &a stands inside itself; an alias cannot repeat what holds it"}, meaning},

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"maps"
 	"slices"
 )
 
@@ -101,6 +102,7 @@ func (x *expansion) run() {
 func (x *expansion) variant(img *image, matrix map[string]string) []written {
 	d := x.d.at("images", img.name)
 	id := img.name + variant(matrix)
+	matrix = maps.Clone(matrix) // the plan's reader may do with it as he likes
 	d.scope = scope{matrix: matrix, whose: id, event: x.event, lenient: img.lenient}
 	build := buildCodec.decode(d.under("build"), img.value.build)
 	x.builds[img.name] = append(x.builds[img.name], len(x.tasks))

@@ -53,11 +53,11 @@ func TestLimits(t *testing.T) {
 		{"depth of maps", "x-a: " + strings.Repeat("{a: ", 30_000) + strings.Repeat("}", 30_000), "exceeded max depth of 10000"},
 		{"depth by aliases", "x-a: &a " + strings.Repeat("[", 40) + strings.Repeat("]", 40) + "\nx-b: " + strings.Repeat("[", 40) + "*a" + strings.Repeat("]", 40), "2:46: more than 64 levels deep; no pipeline needs that"},
 		{"billion laughs", laughs + "version: 1\nimages: {a: {build: {args: *j}}}\n", "9:6: images.a.build.args: a list where KEY=VALUE belongs"},
-		{"many times the same", "x-e: &e [" + strings.Repeat("\"A${{event.ref}}=b\", ", 5_000) + "]\nversion: 1\nimages:\n  a:\n    build: .\n    tests:\n" + repeat("      t%d: {command: x, environment: *e}\n", 5_000), "more than 500000 values when aliases and matrices are expanded; split the pipeline"},
-		{"long text often", "x-e: &e \"" + strings.Repeat("x", 400_000) + "${{ event.ref }}\"\nversion: 1\nimages:\n  a:\n    build: .\n    tests:\n" + repeat("      t%d: {command: *e}\n", 5_000), "more than 500000 values"},
-		{"many needs", "x-e: &e [" + repeat("t%d, ", 5_000) + "]\nversion: 1\nimages:\n  a:\n    build: .\n    tests:\n" + repeat("      t%d: {command: x, needs: *e}\n", 5_000), "more than 500000 values"},
+		{"many times the same", "x-e: &e [" + strings.Repeat("\"A${{event.ref}}=b\", ", 5_000) + "]\nversion: 1\nimages:\n  a:\n    build: .\n    tests:\n" + repeat("      t%d: {command: x, environment: *e}\n", 5_000), "more than 300000 values when aliases and matrices are expanded; split the pipeline"},
+		{"long text often", "x-e: &e \"" + strings.Repeat("x", 400_000) + "${{ event.ref }}\"\nversion: 1\nimages:\n  a:\n    build: .\n    tests:\n" + repeat("      t%d: {command: *e}\n", 5_000), "more than 300000 values"},
+		{"many needs", "x-e: &e [" + repeat("t%d, ", 5_000) + "]\nversion: 1\nimages:\n  a:\n    build: .\n    tests:\n" + repeat("      t%d: {command: x, needs: *e}\n", 5_000), "more than 300000 values"},
 		{"many unknown needs", "x-e: &e [" + repeat("u%d, ", 10) + "]\nversion: 1\nimages:\n  a:\n    build: .\n    tests:\n" + repeat("      t%d: {command: x, needs: *e}\n", 5_000), "more than 50 problems"},
-		{"many services", "version: 1\nimages: {a: {build: ., tests: {t: {command: x, services: s0}}}}\nservices:\n" + chain(9_000), "more than 500000 values"},
+		{"many services", "version: 1\nimages: {a: {build: ., tests: {t: {command: x, services: s0}}}}\nservices:\n" + chain(9_000), "more than 300000 values"},
 		{"merges", merges.String() + "version: 1\nimages: {a: {build: .}}\n", "merge keys copy more than 100000 values; no pipeline needs that"},
 		{"tasks", many, "more than 10000 builds and tests; split the pipeline"},
 		{"problems", "version: 1\nimages:\n" + strings.Repeat("  ? []\n  : x\n", 1000), "more than 50 problems; mend these first"},
@@ -88,7 +88,7 @@ func TestEnvironmentLimits(t *testing.T) {
 		laughs += fmt.Sprintf("x-%c: &%c [%s]\n", c, c, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*%c, ", c-1), 10), ", "))
 	}
 	_, err := pipeline.ParseEnvironment("prod.yml", []byte(laughs+"version: 1\nname: p\ndeliver: {local: {a: *j}}\n"))
-	if want := "more than 500000 values when aliases and matrices are expanded"; err == nil || !strings.Contains(err.Error(), want) {
+	if want := "more than 300000 values when aliases and matrices are expanded"; err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("got %v, want %s", err, want)
 	}
 }

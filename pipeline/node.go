@@ -14,7 +14,7 @@ const (
 	maxSize   = 1 << 20 // bytes
 	maxDepth  = 64      // levels, aliases followed
 	maxMerged = 100_000 // pairs that merge keys copy
-	maxValues = 500_000 // values read, each alias and matrix combination counted again
+	maxValues = 300_000 // values read, each alias and matrix combination counted again
 )
 
 type nodeKind int

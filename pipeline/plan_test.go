@@ -5,6 +5,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"slipway/pipeline"
@@ -81,4 +82,28 @@ func TestPlans(t *testing.T) {
 			golden(t, filepath.Join("testdata/plan", c.golden+".json"), append(text, '\n'))
 		})
 	}
+}
+
+// One parsed pipeline serves several events at once.
+func TestExpandAtOnce(t *testing.T) {
+	p := parseFile(t, "testdata/valid/services.yml")
+	want, err := p.Expand(pushMain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var group sync.WaitGroup
+	for range 4 {
+		group.Go(func() {
+			plan, err := p.Expand(pushMain)
+			if err != nil || plan.Digest != want.Digest {
+				t.Errorf("got %s, want %s (%v)", plan.Digest, want.Digest, err)
+			}
+			for i := range plan.Tasks {
+				for k := range plan.Tasks[i].Matrix {
+					plan.Tasks[i].Matrix[k] = "the reader's own"
+				}
+			}
+		})
+	}
+	group.Wait()
 }

@@ -156,7 +156,7 @@ func TestSchemaTakesWhatParses(t *testing.T) {
 		random := rand.New(rand.NewSource(1))
 		taken := 0
 		for _, file := range files(t, c.glob) {
-			for range 150 {
+			for range 80 {
 				var doc yaml.Node
 				if err := yaml.Unmarshal(file.text, &doc); err != nil {
 					t.Fatal(err)
@@ -176,7 +176,7 @@ func TestSchemaTakesWhatParses(t *testing.T) {
 				}
 			}
 		}
-		if taken < 100 {
+		if taken < 60 {
 			t.Errorf("only %d changed files were still good; the changes are too wild to show anything", taken)
 		}
 	}
