@@ -3,9 +3,12 @@ package builder
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
 
 	"slipway/pipeline"
@@ -55,7 +58,7 @@ func TestBuildErrors(t *testing.T) {
 		{name: "a command fails", file: "FROM busybox:1\nRUN true\nRUN echo oh no; exit 7\n", line: 3, exit: 7, says: []string{"Dockerfile:3: the command ended with exit code 7"}},
 		{name: "a syntax error", file: "FROM busybox:1\nCOPPY a b\n", line: 2, says: []string{"Dockerfile:2:", "COPPY"}},
 		{name: "a missing base", file: "FROM localhost:1/none:2\n", line: 1, says: []string{"Dockerfile:1:", "localhost:1/none:2", "slipway images import FILE --name localhost:1/none:2"}},
-		{name: "a missing file", file: "FROM busybox:1\nCOPY nothing /\n", line: 2, says: []string{"Dockerfile:2:", "nothing"}},
+		{name: "a missing file", file: "FROM busybox:1\nCOPY nothing /\n", line: 2, says: []string{"Dockerfile:2: \"/nothing\": not found; check the name and .dockerignore"}},
 		{name: "a file above the context", file: "FROM busybox:1\nCOPY ../../etc/passwd /\n", line: 2, says: []string{"Dockerfile:2:"}},
 		{name: "a link out of the context", file: "FROM busybox:1\nCOPY out /\n", line: 2, says: []string{"Dockerfile:2:"}},
 		{name: "the host's network", file: "FROM busybox:1\nRUN --network=host true\n", line: 2, says: []string{"--network=host asks for more"}},
@@ -69,10 +72,14 @@ func TestBuildErrors(t *testing.T) {
 		{name: "no context", build: pipeline.Build{Context: "gone"}, says: []string{`"gone" is no directory`}},
 		{name: "a missing secret", file: "FROM busybox:1\n", build: pipeline.Build{Secrets: []string{"token"}}, says: []string{`"token"`, "--secrets FILE"}},
 		{name: "no ssh agent", file: "FROM busybox:1\n", build: pipeline.Build{SSH: []string{"default"}}, says: []string{"no ssh agent"}},
-		{name: "a foreign platform", file: "FROM busybox:1\n", build: pipeline.Build{Platforms: []string{"linux/s390x"}}, says: []string{"cannot run programs for linux/s390x", "binfmt"}},
+		{name: "a foreign command", file: "FROM scratch\nCOPY s390x /bin/sh\nRUN true\n", line: 3, exit: 255, build: pipeline.Build{Platforms: []string{"linux/s390x"}}, says: []string{"cannot run programs for linux/s390x", "binfmt"}},
+		{name: "no platform", file: "FROM busybox:1\n", build: pipeline.Build{Platforms: []string{"a/b/c/d"}}, says: []string{"write it like linux/amd64"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := project(t, map[string]string{"p/Dockerfile": c.file, "Dockerfile": "FROM scratch\n"})
+			if err := os.WriteFile(filepath.Join(dir, "p/s390x"), foreignProgram(), 0o755); err != nil {
+				t.Fatal(err)
+			}
 			for link, to := range map[string]string{"out": "/etc/hostname", "up": ".."} {
 				if err := os.Symlink(to, filepath.Join(dir, "p", link)); err != nil {
 					t.Fatal(err)
@@ -95,9 +102,74 @@ func TestBuildErrors(t *testing.T) {
 			if c.line > 0 && !strings.Contains(be.Source, ">>>") {
 				t.Errorf("no source: %q", be.Source)
 			}
-			if c.exit > 0 && !strings.Contains(string(be.LastOutput), "oh no") {
+			if c.exit == 7 && !strings.Contains(string(be.LastOutput), "oh no") {
 				t.Errorf("last output %q", be.LastOutput)
 			}
 		})
+	}
+}
+
+// foreignProgram is the header of a program for s390x, which nothing here runs.
+func foreignProgram() []byte {
+	elf := make([]byte, 120)
+	copy(elf, "\x7fELF\x02\x02\x01")
+	elf[17], elf[19], elf[23] = 2, 22, 1 // executable, EM_S390, version
+	return elf
+}
+
+// Several platforms are built where their programs need not run.
+func TestPlatforms(t *testing.T) {
+	b := fresh(t)
+	dir := project(t, map[string]string{"Dockerfile": "FROM --platform=$BUILDPLATFORM busybox:1 AS made\nARG TARGETARCH\nRUN echo $TARGETARCH > /arch\nFROM scratch\nCOPY --from=made /arch /arch\n"})
+	out := build(t, b, Request{Dir: dir, Build: pipeline.Build{Platforms: []string{"linux/" + runtime.GOARCH, "linux/s390x"}}})
+	if len(out.Platforms) != 2 {
+		t.Errorf("platforms: %v", out.Platforms)
+	}
+	for p, d := range out.Platforms {
+		fs, err := b.Rootfs(context.Background(), out.Image, p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(filepath.Join(fs.Lowers[0], "arch"))
+		if err != nil || "linux/"+strings.TrimSpace(string(got)) != p {
+			t.Errorf("%s (%s): /arch holds %q, %v", p, d.Digest, got, err)
+		}
+		if err := fs.Release(); err != nil {
+			t.Error(err)
+		}
+	}
+	if out.Config.Architecture != runtime.GOARCH {
+		t.Errorf("Config is of %s", out.Config.Architecture)
+	}
+}
+
+// Identical builds at the same time run each step once.
+func TestConcurrentBuilds(t *testing.T) {
+	b := fresh(t)
+	dir := project(t, map[string]string{"Dockerfile": "FROM busybox:1\nRUN --mount=type=cache,target=/c echo run >> /c/n; sleep 0.5; cp /c/n /n; cat /proc/sys/kernel/random/uuid > /u\n"})
+	var wg sync.WaitGroup
+	digests := make([]string, 4)
+	for i := range digests {
+		wg.Go(func() {
+			out, err := b.Build(context.Background(), Request{Name: fmt.Sprint("app", i), Dir: dir})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			digests[i] = out.Image.Descriptor.Digest.String()
+		})
+	}
+	wg.Wait()
+	for _, d := range digests {
+		if d != digests[0] {
+			t.Errorf("the builds gave %v", digests)
+		}
+	}
+	img, err := b.Lookup(context.Background(), "app3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := fileIn(t, b, img, "n"); got != "run\n" {
+		t.Errorf("the step ran more than once: %q", got)
 	}
 }

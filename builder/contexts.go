@@ -33,6 +33,7 @@ type inputs struct {
 	mounts     map[string]fsutil.FS
 	stores     map[string]content.Store
 	sharedKey  string
+	foreign    []string // platforms wanted whose programs cannot run here
 }
 
 // prepare checks the request before BuildKit sees it, where the fault can still
@@ -57,9 +58,7 @@ func (b *Builder) prepare(ctx context.Context, r Request) (*inputs, error) {
 	if err := in.readDockerfile(root, r); err != nil {
 		return nil, err
 	}
-	// Dockerfiles of one directory may ignore different files of it.
-	in.sharedKey = digest.FromString(root + "\x00" + in.dockerfile).Encoded()
-	if err := checkPlatforms(r.Build.Platforms); err != nil {
+	if in.foreign, err = unrunnable(r.Build.Platforms); err != nil {
 		return nil, err
 	}
 	files, err := contextFS(root)
@@ -71,6 +70,9 @@ func (b *Builder) prepare(ctx context.Context, r Request) (*inputs, error) {
 		if err := b.addContext(ctx, in, dir, r, name, where); err != nil {
 			return nil, err
 		}
+	}
+	if in.sharedKey, err = copyKey(ctx, root, in); err != nil {
+		return nil, err
 	}
 	return in, b.addImported(ctx, in)
 }
@@ -227,12 +229,13 @@ func within(root, what, path string) (string, error) {
 	return full, nil
 }
 
-// checkPlatforms refuses platforms whose programs this machine cannot run.
-func checkPlatforms(want []string) error {
+// unrunnable are those of the wanted platforms whose programs this machine
+// cannot run. That is no fault yet: a Dockerfile may compile for them on this one.
+func unrunnable(want []string) (foreign []string, err error) {
 	for _, s := range want {
 		p, err := platforms.Parse(s)
 		if err != nil {
-			return &BuildError{Message: fmt.Sprintf("platform %q: %v", s, err), Next: "write it like linux/amd64"}
+			return nil, &BuildError{Message: fmt.Sprintf("platform %q: %v", s, err), Next: "write it like linux/amd64"}
 		}
 		if platforms.Only(platforms.DefaultSpec()).Match(p) {
 			continue
@@ -241,13 +244,10 @@ func checkPlatforms(want []string) error {
 			return platforms.Only(x).Match(p)
 		})
 		if !can {
-			return &BuildError{
-				Message: fmt.Sprintf("this machine cannot run programs for %s", s),
-				Next:    "install qemu-user-static and binfmt-support, or build on a remote builder that has them",
-			}
+			foreign = append(foreign, platforms.Format(platforms.Normalize(p)))
 		}
 	}
-	return nil
+	return foreign, nil
 }
 
 func pathCause(err error) error {

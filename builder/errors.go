@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"syscall"
 
@@ -58,25 +59,34 @@ func (b *Builder) explain(ctx context.Context, err error, in *inputs, news *stat
 	if errors.As(err, &vertex) {
 		be.Step = news.names[vertex.Digest]
 		be.LastOutput = bytes.Clone(news.tail(vertex.Digest))
+	} else {
+		be.Step = news.failed()
 	}
 	be.Line, be.Source = place(err, in)
 	var exit *gateway.ExitError
 	switch {
-	case errors.As(err, &exit) && exit.ExitCode < gateway.UnknownExitStatus:
+	case errors.As(err, &exit):
 		be.ExitCode = int(exit.ExitCode)
 		be.Message = fmt.Sprintf("the command ended with exit code %d", exit.ExitCode)
 		if errors.Is(err, syscall.ENOMEM) {
 			be.Message, be.Next = "the kernel ended the command: it had used up the memory", "give the machine more memory, or let the step use less"
 		}
+		in.foreignStep(be)
 		return be
 	case in.missingBase(be):
 		be.Message = "cannot get the base image: " + rootCause(err)
 		return be
-	case be.Line > 0 && exit == nil && !strings.Contains(be.Step, "] RUN "):
+	case be.Line > 0 && exit == nil && (!strings.Contains(be.Step, "] RUN ") || missingSource(err)):
 		be.Message = rootCause(err)
 		return be
 	}
 	return fmt.Errorf("build %s: %w", in.dockerfile, err)
+}
+
+// missingSource tells whether a step wants a path that is not in its context.
+// BuildKit has no type for it: contenthash's error is its own.
+func missingSource(err error) bool {
+	return strings.Contains(err.Error(), "failed to calculate checksum of ref") && strings.HasSuffix(err.Error(), ": not found")
 }
 
 // missingBase tells whether the failed step was the look-up of an image from
@@ -97,6 +107,29 @@ func (in *inputs) missingBase(be *BuildError) bool {
 		return true
 	}
 	return false
+}
+
+// foreignStep says so when the failed command was for a platform that this
+// machine cannot run. BuildKit puts the platform into the name of a step only
+// when there are several.
+func (in *inputs) foreignStep(be *BuildError) {
+	for _, p := range in.foreign {
+		if len(in.foreign) == 1 || strings.Contains(be.Step, "["+p+" ") {
+			be.Message += fmt.Sprintf(": this machine cannot run programs for %s", p)
+			be.Next = "install qemu-user-static and binfmt-support, or build on a remote builder that has them, or compile on this platform (FROM --platform=$BUILDPLATFORM)"
+			return
+		}
+	}
+}
+
+// instruction is the first word of a line of the Dockerfile, in capitals.
+func (in *inputs) instruction(line int) string {
+	lines := strings.Split(in.source, "\n")
+	if line < 1 || line > len(lines) {
+		return ""
+	}
+	word, _, _ := strings.Cut(strings.TrimSpace(lines[line-1]), " ")
+	return strings.ToUpper(word)
 }
 
 func familiar(ref dockerfile.Reference) string {
@@ -145,9 +178,13 @@ func excerpt(source string, first, last int) string {
 	return out.String()
 }
 
+// checksumWords are what BuildKit says before the name of a file that it did
+// not find: they name its cache records and no file of the user's.
+var checksumWords = regexp.MustCompile(`failed to (compute cache key|calculate checksum of ref \S+): `)
+
 // rootCause is BuildKit's error without the words of the layers it came through.
 func rootCause(err error) string {
-	text := err.Error()
+	text := checksumWords.ReplaceAllString(err.Error(), "")
 	for _, prefix := range []string{"failed to solve: ", "failed to resolve dockerfile: ", "dockerfile parse error"} {
 		if rest, ok := strings.CutPrefix(text, prefix); ok {
 			text = strings.TrimPrefix(rest, ": ")

@@ -80,6 +80,16 @@ func (s *status) steps() []pipeline.Step {
 	return out
 }
 
+// failed is the name of a step that ended with an error of its own, "" if none did.
+func (s *status) failed() string {
+	for _, id := range s.order {
+		if st := s.byID[id]; st.Error != "" {
+			return st.Name
+		}
+	}
+	return ""
+}
+
 // userStep matches the name BuildKit gives a line of the Dockerfile:
 // "[2/5] RUN make", "[build 1/3] FROM …", "[linux/arm64 test 4/4] COPY …".
 var userStep = regexp.MustCompile(`^\[(?:[^\]]+ )?\d+/\d+\] (.*)`)
