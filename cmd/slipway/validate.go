@@ -76,13 +76,20 @@ func (g *globals) validated(dir string, problems pipeline.Errors) error {
 }
 
 func schemaCommand() *cobra.Command {
-	return &cobra.Command{
+	var environment bool
+	cmd := &cobra.Command{
 		Use:   "schema",
 		Short: "Print the JSON Schema of .ci.yml, for editors",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			_, err := os.Stdout.Write(pipeline.Schema())
+			schema := pipeline.Schema()
+			if environment {
+				schema = pipeline.EnvironmentSchema()
+			}
+			_, err := os.Stdout.Write(schema)
 			return err
 		},
 	}
+	cmd.Flags().BoolVar(&environment, "environment", false, "that of environment files instead")
+	return cmd
 }
