@@ -107,14 +107,8 @@ func TestRefused(t *testing.T) {
 // System calls that only seccomp or a missing capability stops, made directly.
 func TestRefusedCalls(t *testing.T) {
 	b := open(t)
-	probe := filepath.Join(programs.dir, "probe")
-	cmd := exec.Command("go", "build", "-o", probe, "./testdata/probe")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
 	res, out := b.run(pipeline.Test{Command: []string{"/probe"}}, func(q *runner.Request) {
-		q.Binds = []runner.Bind{{Source: probe, Target: "/probe", ReadOnly: true}}
+		q.Binds = []runner.Bind{{Source: programs.probe, Target: "/probe", ReadOnly: true}}
 	})
 	if res.State != pipeline.Passed || strings.Count(out, "refused") < 12 || strings.Contains(out, "ALLOWED") {
 		t.Errorf("%+v\n%s", res, out)
