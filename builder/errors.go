@@ -76,8 +76,11 @@ func (b *Builder) explain(ctx context.Context, err error, in *inputs, news *stat
 	case in.missingBase(be):
 		be.Message = "cannot get the base image: " + rootCause(err)
 		return be
-	case be.Line > 0 && exit == nil && (!strings.Contains(be.Step, "] RUN ") || missingSource(err)):
+	case be.Line > 0 && (in.instruction(be.Line) != "RUN" || missingSource(err)):
 		be.Message = rootCause(err)
+		if missingSource(err) {
+			be.Next = "check the name and .dockerignore; \"..\" and symbolic links cannot lead out of the context"
+		}
 		return be
 	}
 	return fmt.Errorf("build %s: %w", in.dockerfile, err)
