@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -36,7 +37,12 @@ var (
 	commit  = "unknown"
 )
 
-func main() { os.Exit(run(os.Args[1:])) }
+func main() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(400) // most commands live for less than a second and hold little
+	}
+	os.Exit(run(os.Args[1:]))
+}
 
 // errInterrupted is the cause of a run that the user stopped.
 var errInterrupted = errors.New("interrupted; press Ctrl-C again to stop at once")

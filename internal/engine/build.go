@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"time"
 
@@ -9,8 +10,7 @@ import (
 )
 
 // build makes one image. Its inputs are read beside the build, so that the next
-// dry run can tell what changed; they are recorded only if they did not change
-// meanwhile.
+// dry run can tell what changed, and recorded while its tests already run.
 func (c *conductor) build(ctx context.Context, task pipeline.Task, out *outcome) {
 	started := time.Now()
 	before := make(chan Inputs, 1)
@@ -25,7 +25,6 @@ func (c *conductor) build(ctx context.Context, task pipeline.Task, out *outcome)
 		c.Log.Warn().Err(err).Str("task", task.ID).Int("attempt", attempt+1).Msg("build broke")
 	}
 	out.took = time.Since(started)
-	was := <-before
 	switch {
 	case ctx.Err() != nil:
 		out.end(pipeline.Canceled, context.Cause(ctx).Error())
@@ -35,7 +34,7 @@ func (c *conductor) build(ctx context.Context, task pipeline.Task, out *outcome)
 		out.end(pipeline.Failed, out.built.Failure)
 	default:
 		out.end(pipeline.Passed, "")
-		c.recordBuild(ctx, task, was, out.built)
+		c.records.Go(func() { c.recordBuild(ctx, task, <-before, out.built) })
 	}
 }
 
@@ -56,8 +55,18 @@ func (c *conductor) inputs(ctx context.Context, task pipeline.Task) Inputs {
 	return in
 }
 
+// recordBuild records what an image was made from, unless it is on record or
+// the files changed while it was built: then nobody knows which of them it saw.
 func (c *conductor) recordBuild(ctx context.Context, task pipeline.Task, was Inputs, built Built) {
-	if was.Key == "" || c.inputs(ctx, task).Key != was.Key {
+	if was.Key == "" {
+		return
+	}
+	last, _ := c.Store.Input(c.opt.Dir, task.ID)
+	known, ok := c.Store.Build(was.Key)
+	if ok && known.Image.Descriptor.Digest == built.Image.Descriptor.Digest && bytes.Equal(last.Steps, was.Raw) {
+		return
+	}
+	if c.inputs(ctx, task).Key != was.Key {
 		return
 	}
 	b := store.Build{Image: built.Image, Platforms: built.Platforms, Config: built.Config, Run: c.opt.ID}

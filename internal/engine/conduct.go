@@ -15,10 +15,11 @@ import (
 // own goroutine and read by others only after its done channel is closed.
 type conductor struct {
 	*Engine
-	plan  pipeline.Plan
-	opt   Options
-	slots chan struct{}
-	tasks []outcome
+	plan    pipeline.Plan
+	opt     Options
+	slots   chan struct{}
+	tasks   []outcome
+	records sync.WaitGroup // builds being recorded
 }
 
 type outcome struct {
@@ -48,6 +49,7 @@ func (c *conductor) conduct(ctx context.Context) {
 		})
 	}
 	wg.Wait()
+	c.records.Wait()
 }
 
 func (c *conductor) task(ctx context.Context, i int) {
