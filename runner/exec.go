@@ -47,6 +47,7 @@ func (s *Sandbox) exec(ctx context.Context, entered int64, out io.Writer) (pipel
 		return pipeline.Result{}, fmt.Errorf("run %s: %w", s.req.ID, err)
 	}
 	x := s.req.exec(s.root.Config, nonce)
+	x.Resolv = s.resolv
 	err = s.ask(wire.Encode(x), w)
 	drop(w)
 	if err != nil {
@@ -61,6 +62,9 @@ func (s *Sandbox) exec(ctx context.Context, entered int64, out io.Writer) (pipel
 		copied <- err
 	}()
 	got := s.follow(ctx, nonce)
+	if got.silent {
+		_ = r.SetReadDeadline(time.Now().Add(drainLimit)) // what it had written still arrives
+	}
 	if err := <-copied; err != nil {
 		return pipeline.Result{}, fmt.Errorf("run %s: read its output: %w", s.req.ID, err)
 	}
@@ -70,6 +74,10 @@ func (s *Sandbox) exec(ctx context.Context, entered int64, out io.Writer) (pipel
 	got.received = store.received
 	return s.verdict(ctx, entered, got)
 }
+
+// drainLimit is how long output may go on after the agent's end: its pipe is
+// closed then, unless the kernel cannot end one of the processes.
+const drainLimit = 30 * time.Second
 
 // onlyReader hides the file's own way of copying: the store must see every byte.
 type onlyReader struct{ io.Reader }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -25,6 +24,7 @@ type Sandbox struct {
 	id     string
 	made   *wire.Made
 	egress io.Closer
+	resolv string // content of /etc/resolv.conf
 
 	agent *net.UnixConn
 	used  bool
@@ -88,11 +88,7 @@ func (s *Sandbox) connect(ctx context.Context) error {
 	for _, a := range resolvers {
 		fmt.Fprintf(&b, "nameserver %s\n", a)
 	}
-	// In place: the file is bound into the sandbox. No command has run yet, so
-	// nothing inside can have touched it.
-	if err := os.WriteFile(s.made.Resolv, []byte(b.String()), 0o644); err != nil {
-		return fmt.Errorf("write /etc/resolv.conf: %w", err)
-	}
+	s.resolv = b.String()
 	return nil
 }
 

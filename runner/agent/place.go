@@ -10,13 +10,18 @@ import (
 )
 
 // place makes what the command expects to find: its working directory, its
-// secrets, and a report directory it may write to.
+// resolvers, its secrets, and a report directory it may write to.
 func place(x *wire.Exec, u *user) *wire.Refused {
 	if x.Dir == "" {
 		x.Dir = "/"
 	}
 	if err := os.MkdirAll(x.Dir, 0o755); err != nil {
 		return refuse(126, "working directory "+x.Dir+": "+reason(err))
+	}
+	if x.Resolv != "" {
+		if err := os.WriteFile("/etc/resolv.conf", []byte(x.Resolv), 0o644); err != nil {
+			return refuse(126, "write /etc/resolv.conf: "+reason(err))
+		}
 	}
 	if x.Out != "" {
 		if err := unix.Chown(x.Out, int(u.uid), int(u.gid)); err != nil {

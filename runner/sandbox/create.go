@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,7 +18,7 @@ import (
 // box is one sandbox.
 type box struct {
 	id     string
-	dir    string // on disk: the writable layer, /out, the files of /etc
+	dir    string // on disk: the writable layer and /out
 	target string // mount point of the root, in this process's mounts only
 	slot   *slot
 
@@ -45,7 +46,7 @@ func (h *Helper) create(id string, s *wire.Sandbox, agent *os.File) (_ *wire.Mad
 	if err := h.claim(id); err != nil {
 		return nil, err
 	}
-	b := &box{id: id, dir: h.dir(id), target: filepath.Join(h.mounts, id)}
+	b := &box{id: id, target: filepath.Join(h.mounts, id)}
 	defer func() {
 		if err != nil {
 			h.forget(id)
@@ -55,12 +56,18 @@ func (h *Helper) create(id string, s *wire.Sandbox, agent *os.File) (_ *wire.Mad
 	if b.slot, err = h.slots.take(); err != nil {
 		return nil, err
 	}
-	t.lap("slot")
-	if err := b.lay(s); err != nil {
-		return nil, err
+	if b.slot.dir == "" {
+		if b.slot.dir, err = h.lay(b.slot); err != nil {
+			return nil, err
+		}
 	}
-	t.lap("files")
-	if err := (overlay{lowers: s.Lowers, state: b.dir, target: b.target, slot: b.slot}).mount(); err != nil {
+	b.dir, b.slot.dir = b.slot.dir, ""
+	if err := os.Mkdir(b.target, 0o755); err != nil {
+		return nil, fmt.Errorf("make a mount point: %w", err)
+	}
+	t.lap("slot")
+	layers := append(slices.Clone(s.Lowers), h.skeleton())
+	if err := (overlay{lowers: layers, state: b.dir, target: b.target, slot: b.slot}).mount(); err != nil {
 		return nil, err
 	}
 	t.lap("overlay")
@@ -77,9 +84,7 @@ func (h *Helper) create(id string, s *wire.Sandbox, agent *os.File) (_ *wire.Mad
 	h.sandboxes[id] = b
 	h.mu.Unlock()
 	t.lap("run")
-	return &wire.Made{
-		PID: pid, Out: filepath.Join(b.dir, outName), Resolv: filepath.Join(b.dir, resolvName), TimingUS: t.laps,
-	}, nil
+	return &wire.Made{PID: pid, Out: filepath.Join(b.dir, outName), TimingUS: t.laps}, nil
 }
 
 // claim reserves an id.
@@ -91,30 +96,6 @@ func (h *Helper) claim(id string) error {
 	}
 	h.sandboxes[id] = nil
 	return nil
-}
-
-// lay makes the sandbox's own directories and files, owned by its root.
-func (b *box) lay(s *wire.Sandbox) error {
-	if err := os.Mkdir(b.dir, 0o711); err != nil {
-		return fmt.Errorf("make the sandbox's directory: %w", err)
-	}
-	for _, d := range []string{upperName, workName, outName} {
-		if err := os.Mkdir(filepath.Join(b.dir, d), 0o755); err != nil {
-			return fmt.Errorf("make the sandbox's directory: %w", err)
-		}
-	}
-	hosts := "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.0.1\t" + s.Hostname + "\n"
-	for name, content := range map[string]string{hostsName: hosts, hostName: s.Hostname + "\n", resolvName: ""} {
-		if err := os.WriteFile(filepath.Join(b.dir, name), []byte(content), 0o644); err != nil {
-			return fmt.Errorf("write /etc/%s: %w", name, err)
-		}
-	}
-	for _, name := range []string{upperName, outName, hostsName, hostName, resolvName} {
-		if err := os.Chown(filepath.Join(b.dir, name), b.slot.first, b.slot.first); err != nil {
-			return fmt.Errorf("give %s to the sandbox: %w", name, err)
-		}
-	}
-	return os.Mkdir(b.target, 0o755)
 }
 
 // launch lets libcontainer make the namespaces and start the agent in them.

@@ -45,9 +45,11 @@ func (h *Helper) remove(b *box) error {
 		errs = append(errs, b.container.Destroy())
 	}
 	errs = append(errs, detach(b.target))
-	errs = append(errs, removeTree(b.dir))
+	if b.dir != "" {
+		errs = append(errs, removeTree(b.dir))
+	}
 	if b.slot != nil {
-		h.slots.put(b.slot)
+		h.giveBack(b.slot)
 	}
 	return errors.Join(errs...)
 }

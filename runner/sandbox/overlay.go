@@ -27,6 +27,9 @@ type overlay struct {
 // The writable layer is not id-mapped but owned by the slot: overlayfs works in
 // it as root, who has no id in the map, and would silently mount read-only.
 func (o overlay) mount() error {
+	if err := o.matchRoot(); err != nil {
+		return err
+	}
 	lowers := make([]int, 0, len(o.lowers))
 	defer func() {
 		for _, fd := range lowers {
@@ -46,6 +49,21 @@ func (o overlay) mount() error {
 	}
 	if err != nil {
 		return fmt.Errorf("mount the overlay of %d layers: %w; see `slipway doctor`", len(o.lowers), err)
+	}
+	return nil
+}
+
+// matchRoot gives the writable layer the mode of the image's root directory,
+// which is hidden below it.
+func (o overlay) matchRoot() error {
+	var image unix.Stat_t
+	if err := unix.Stat(o.lowers[0], &image); err != nil {
+		return fmt.Errorf("look at the layer %s: %w", o.lowers[0], err)
+	}
+	if mode := image.Mode & 0o7777; mode != 0o755 { // which it has
+		if err := unix.Chmod(filepath.Join(o.state, upperName), mode); err != nil {
+			return fmt.Errorf("set the mode of /: %w", err)
+		}
 	}
 	return nil
 }
@@ -160,13 +178,3 @@ func (o overlay) mountByPath(lowers []int) error {
 	}()
 	return <-done
 }
-
-// Names below a sandbox's directory on disk.
-const (
-	upperName  = "upper"
-	workName   = "work"
-	outName    = "out"
-	hostsName  = "hosts"
-	hostName   = "hostname"
-	resolvName = "resolv.conf"
-)

@@ -108,24 +108,11 @@ func (h *Helper) place(b *box, s *wire.Sandbox) error {
 	if err := h.placeDev(p); err != nil {
 		return err
 	}
-	own := []wire.Bind{
-		{Source: filepath.Join(b.dir, outName), Target: "/out"},
-		{Source: filepath.Join(b.dir, hostsName), Target: "/etc/hosts"},
-		{Source: filepath.Join(b.dir, hostName), Target: "/etc/hostname"},
-		{Source: filepath.Join(b.dir, resolvName), Target: "/etc/resolv.conf"},
+	if err := h.placeEtc(p, b, s); err != nil {
+		return err
 	}
-	for i, m := range own {
-		fd, err := unix.OpenTree(unix.AT_FDCWD, m.Source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
-		if err != nil {
-			return fmt.Errorf("open %s: %w", m.Source, err)
-		}
-		err = unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV})
-		if err == nil {
-			err = p.attach(fd, m.Target, i == 0)
-		}
-		if err != nil {
-			return err
-		}
+	if err := placeOut(p, b); err != nil {
+		return err
 	}
 	if s.Secrets {
 		fd, err := newTmpfs(b.slot.first, "4m", "0755")
@@ -142,6 +129,19 @@ func (h *Helper) place(b *box, s *wire.Sandbox) error {
 		}
 	}
 	return nil
+}
+
+// placeOut binds the directory whose files are kept.
+func placeOut(p *placer, b *box) error {
+	fd, err := unix.OpenTree(unix.AT_FDCWD, filepath.Join(b.dir, outName), unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("open /out: %w", err)
+	}
+	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV}); err != nil {
+		dropFD(fd)
+		return fmt.Errorf("restrict /out: %w", err)
+	}
+	return p.attach(fd, "/out", true)
 }
 
 // placeBind lends a directory or file of the host, its owners mapped.

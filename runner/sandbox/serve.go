@@ -15,8 +15,8 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -47,6 +47,8 @@ type Helper struct {
 	mu        sync.Mutex
 	sandboxes map[string]*box // claimed names; nil while one is being made
 	calls     sync.WaitGroup
+	ahead     sync.WaitGroup
+	names     atomic.Uint64 // of directories
 	settled   chan struct{} // closed when leftovers are reaped
 
 	write sync.Mutex
@@ -84,12 +86,15 @@ func open(cfg Config) (*Helper, error) {
 		return h, err
 	}
 	h.slots = newSlots(cfg.Cgroup, h.agent)
-	h.slots.prepare(2)
 	if h.filter, err = newFilter(); err != nil {
 		return h, err
 	}
 	h.warmer = newWarmer()
 	h.watch = newWatch(cfg.Root, cfg.Log)
+	if err := h.makeSkeleton(); err != nil {
+		return h, err
+	}
+	h.prepare(2)
 	go func() {
 		defer close(h.settled)
 		reap(cfg, h.session.name)
@@ -188,6 +193,7 @@ func (h *Helper) forget(id string) {
 
 // close removes everything this helper made.
 func (h *Helper) close() error {
+	h.ahead.Wait()
 	var errs []error
 	var wg sync.WaitGroup
 	var mu sync.Mutex
@@ -252,6 +258,3 @@ func sameMounts() (bool, error) {
 	}
 	return own == parent, nil
 }
-
-// dir of one sandbox's files on disk.
-func (h *Helper) dir(id string) string { return filepath.Join(h.session.dir, id) }

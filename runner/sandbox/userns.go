@@ -30,6 +30,7 @@ const (
 type slot struct {
 	first int
 	ns    *os.File
+	dir   string // made ahead for the next sandbox; empty: not yet
 }
 
 // path of the namespace, for this process and its children's setns(2).
@@ -40,10 +41,9 @@ type slots struct {
 	base  int
 	agent *os.File
 
-	mu    sync.Mutex
-	free  []*slot
-	made  int
-	ahead sync.WaitGroup
+	mu   sync.Mutex
+	free []*slot
+	made int
 }
 
 func newSlots(cgroup string, agent *os.File) *slots {
@@ -74,18 +74,6 @@ func (s *slots) take() (*slot, error) {
 	return got, nil
 }
 
-// prepare makes n namespaces while other work goes on: the first sandboxes then
-// find theirs.
-func (s *slots) prepare(n int) {
-	for range n {
-		s.ahead.Go(func() {
-			if x, err := s.take(); err == nil { // an error is met again where it can be told
-				s.put(x)
-			}
-		})
-	}
-}
-
 func (s *slots) put(x *slot) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -93,7 +81,6 @@ func (s *slots) put(x *slot) {
 }
 
 func (s *slots) close() {
-	s.ahead.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, x := range s.free {

@@ -62,6 +62,7 @@ func (x *Exec) code(c *coder) {
 	c.strings(&x.Env)
 	c.string(&x.User)
 	c.string(&x.Dir)
+	c.string(&x.Resolv)
 	c.string(&x.Out)
 	n := len(x.Secrets)
 	c.count(&n)

@@ -62,7 +62,6 @@ type Reply struct {
 type Made struct {
 	PID      int    // of the agent, in the host's pid namespace
 	Out      string // host directory that is /out
-	Resolv   string // host file that is /etc/resolv.conf
 	TimingUS map[string]int64
 }
 

@@ -33,6 +33,7 @@ type Exec struct {
 	User    string   // as in an image's config: name or number, optionally ":group"; empty is root
 	Dir     string   // made when missing; empty is /
 	Secrets []Secret
+	Resolv  string // content of /etc/resolv.conf; empty leaves it so
 	Out     string // directory that is handed to the user; empty for none
 }
 

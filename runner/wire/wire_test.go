@@ -8,7 +8,7 @@ import (
 func TestRoundTrip(t *testing.T) {
 	for _, want := range []Body{
 		&Exec{
-			Nonce: Nonce{1, 2, 3}, Args: []string{"sh", "-c", "é\x00"}, Env: []string{"A=b"}, User: "bob", Dir: "/x", Out: "/out",
+			Nonce: Nonce{1, 2, 3}, Args: []string{"sh", "-c", "é\x00"}, Env: []string{"A=b"}, User: "bob", Dir: "/x", Resolv: "r", Out: "/out",
 			Secrets: []Secret{{"a", []byte("b")}, {"c", []byte{0}}},
 		},
 		&Stop{},
