@@ -76,8 +76,11 @@ func (b *Builder) DiskUsage(ctx context.Context) (u Usage, err error) {
 // Prune brings the store down to keep bytes and says how many it freed. First
 // go built images that a newer one of the same name replaced, then build cache,
 // least used first. The newest image of each name, imported images and whatever
-// is in use stay, even above keep.
+// is in use stay, even above keep. A negative keep is Options.KeepBytes.
 func (b *Builder) Prune(ctx context.Context, keep int64) (freed int64, err error) {
+	if keep < 0 {
+		keep = keepBytes(b.o)
+	}
 	before, err := b.DiskUsage(ctx)
 	if err != nil {
 		return 0, err

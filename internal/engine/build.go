@@ -61,6 +61,9 @@ func (c *conductor) recordBuild(ctx context.Context, task pipeline.Task, was Inp
 	if was.Key == "" {
 		return
 	}
+	if state, _ := was.Predict(c.Store.Built, nil); state == Cached && !built.Cached && !c.opt.NoCache {
+		c.forget(task) // the builder has collected layers by itself
+	}
 	last, _ := c.Store.Input(c.opt.Dir, task.ID)
 	known, ok := c.Store.Build(was.Key)
 	if ok && known.Image.Descriptor.Digest == built.Image.Descriptor.Digest && bytes.Equal(last.Steps, was.Raw) {
@@ -76,5 +79,12 @@ func (c *conductor) recordBuild(ctx context.Context, task pipeline.Task, was Inp
 	}
 	if err != nil { // only the next dry run is the poorer for it
 		c.Log.Warn().Err(err).Str("task", task.ID).Msg("build not recorded")
+	}
+}
+
+// forget drops the records of what is cached: what they say is not so.
+func (c *conductor) forget(task pipeline.Task) {
+	if err := c.Store.Pruned(); err != nil {
+		c.Log.Warn().Err(err).Str("task", task.ID).Msg("records of the build cache not dropped")
 	}
 }
