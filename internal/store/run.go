@@ -84,11 +84,12 @@ type FailedCase struct {
 	Message string `json:"message,omitempty"`
 }
 
-// NewRunID gives an ID that sorts by time.
+// NewRunID gives an ID that sorts by time, to the millisecond.
 func NewRunID(now time.Time) string {
-	var b [3]byte
+	var b [2]byte
 	rand.Read(b[:]) // never fails: crypto/rand's contract since Go 1.24
-	return now.UTC().Format("20060102-150405") + "-" + hex.EncodeToString(b[:])
+	now = now.UTC()
+	return fmt.Sprintf("%s-%03d-%s", now.Format("20060102-150405"), now.Nanosecond()/1e6, hex.EncodeToString(b[:]))
 }
 
 // RunDir is the directory of a run's logs and artifacts; it may not exist yet.

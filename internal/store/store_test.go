@@ -27,13 +27,13 @@ func open(t *testing.T) (*store.Store, string) {
 func TestRunsByName(t *testing.T) {
 	s, _ := open(t)
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	first, second := store.NewRunID(at), store.NewRunID(at.Add(time.Second))
+	first, second := store.NewRunID(at), store.NewRunID(at.Add(time.Millisecond))
 	for _, id := range []string{second, first} {
 		if err := s.PutRun(store.Run{ID: id, State: pipeline.Passed}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for name, want := range map[string]string{"last": second, first: first, second[len(second)-6:]: second} {
+	for name, want := range map[string]string{"last": second, first: first, second[len(second)-8:]: second} {
 		if r, err := s.Run(name); err != nil || r.ID != want {
 			t.Errorf("Run(%q) = %s, %v; want %s", name, r.ID, err, want)
 		}
