@@ -15,7 +15,7 @@ import (
 
 // config is the isolation of a sandbox in libcontainer's words, but for the
 // seccomp filter, which the agent installs before it listens to anyone.
-func (h *Helper) config(b *box, s *wire.Sandbox) *configs.Config {
+func (h *helper) config(b *box, s *wire.Sandbox) *configs.Config {
 	ids := []configs.IDMap{{ContainerID: 0, HostID: int64(b.slot.first), Size: perSlot}}
 	caps := capabilities()
 	return &configs.Config{
@@ -36,7 +36,7 @@ func (h *Helper) config(b *box, s *wire.Sandbox) *configs.Config {
 		Capabilities:    &configs.Capabilities{Bounding: caps, Effective: caps, Permitted: caps},
 		NoNewPrivileges: true,
 		Mounts:          mounts(b.target),
-		MaskPaths:       maskedPaths(),
+		MaskPaths:       h.masked,
 		ReadonlyPaths:   []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
 		Networks:        []*configs.Network{{Type: "loopback", Address: "127.0.0.1/0", Gateway: "localhost"}},
 		// As Docker: in its own network a service may listen on port 80 whoever it runs as.
@@ -83,7 +83,7 @@ const ownPids = 16
 // cpuPeriod in microseconds, the kernel's default.
 const cpuPeriod = 100_000
 
-func (h *Helper) cgroup(id string, l wire.Limits) *cgroups.Cgroup {
+func (h *helper) cgroup(id string, l wire.Limits) *cgroups.Cgroup {
 	pids := l.Pids + ownPids
 	r := &cgroups.Resources{
 		Memory:    l.Memory,

@@ -34,7 +34,7 @@ type box struct {
 
 // create makes a sandbox up to the point where its agent waits for a command.
 // What was made before a failure is removed.
-func (h *Helper) create(id string, s *wire.Sandbox, agent *os.File) (_ *wire.Made, err error) {
+func (h *helper) create(id string, s *wire.Sandbox, agent *os.File) (_ *wire.Made, err error) {
 	if s == nil || agent == nil || id == "" || filepath.Base(id) != id {
 		return nil, errors.New("a create call needs an id, a sandbox and the agent's socket")
 	}
@@ -88,7 +88,7 @@ func (h *Helper) create(id string, s *wire.Sandbox, agent *os.File) (_ *wire.Mad
 }
 
 // claim reserves an id.
-func (h *Helper) claim(id string) error {
+func (h *helper) claim(id string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if _, ok := h.sandboxes[id]; ok {
@@ -99,7 +99,7 @@ func (h *Helper) claim(id string) error {
 }
 
 // launch lets libcontainer make the namespaces and start the agent in them.
-func (h *Helper) launch(b *box, s *wire.Sandbox, agent *os.File, t *timer) (pid int, err error) {
+func (h *helper) launch(b *box, s *wire.Sandbox, agent *os.File, t *timer) (pid int, err error) {
 	c, err := libcontainer.Create(filepath.Join(h.mounts, ".state"), b.id, h.config(b, s))
 	if err != nil {
 		return 0, err

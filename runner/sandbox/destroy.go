@@ -22,7 +22,7 @@ func (b *box) kill() {
 }
 
 // destroy kills and removes; a second call waits for the first.
-func (h *Helper) destroy(b *box) error {
+func (h *helper) destroy(b *box) error {
 	if b == nil {
 		return nil
 	}
@@ -30,7 +30,7 @@ func (h *Helper) destroy(b *box) error {
 	return b.removeErr
 }
 
-func (h *Helper) remove(b *box) error {
+func (h *helper) remove(b *box) error {
 	h.watch.remove(b)
 	b.kill()
 	if b.ended != nil {

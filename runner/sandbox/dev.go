@@ -47,7 +47,7 @@ func newDev(dir string) error {
 }
 
 // placeDev gives a sandbox its /dev, with shared memory of its own in it.
-func (h *Helper) placeDev(p *placer) error {
+func (h *helper) placeDev(p *placer) error {
 	fd, err := unix.OpenTree(unix.AT_FDCWD, h.devDir(), unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
 	if err != nil {
 		return fmt.Errorf("clone /dev: %w", err)
@@ -66,4 +66,4 @@ func (h *Helper) placeDev(p *placer) error {
 	return p.attach(shm, "/dev/shm", true)
 }
 
-func (h *Helper) devDir() string { return filepath.Join(h.mounts, ".dev") }
+func (h *helper) devDir() string { return filepath.Join(h.mounts, ".dev") }

@@ -20,7 +20,7 @@ const (
 
 // prepare makes n ranges of ids with all that the first sandboxes need of them,
 // while other work goes on.
-func (h *Helper) prepare(n int) {
+func (h *helper) prepare(n int) {
 	for range n {
 		h.ahead.Go(func() {
 			s, err := h.slots.take()
@@ -34,7 +34,7 @@ func (h *Helper) prepare(n int) {
 
 // giveBack makes a range ready for the next sandbox. Making directories is
 // quick, but on a filesystem that is syncing it waits, and the next test should not.
-func (h *Helper) giveBack(s *slot) {
+func (h *helper) giveBack(s *slot) {
 	if s.dir == "" {
 		s.dir, _ = h.lay(s) // an error is met again where it can be told
 	}
@@ -42,7 +42,7 @@ func (h *Helper) giveBack(s *slot) {
 }
 
 // lay makes the directories of one sandbox, owned by its root.
-func (h *Helper) lay(s *slot) (string, error) {
+func (h *helper) lay(s *slot) (string, error) {
 	dir := filepath.Join(h.session.dir, strconv.FormatUint(h.names.Add(1), 10))
 	if err := os.Mkdir(dir, 0o711); err != nil {
 		return "", fmt.Errorf("make the sandbox's directory: %w", err)
@@ -63,7 +63,7 @@ func (h *Helper) lay(s *slot) (string, error) {
 // makeSkeleton makes a layer that lies below every image and holds the mount
 // points that an image may lack. Where it has them, its own are seen. Without
 // it they would be made in each sandbox's writable layer.
-func (h *Helper) makeSkeleton() error {
+func (h *helper) makeSkeleton() error {
 	for _, dir := range []string{"dev", "proc", "sys", "etc", "out"} {
 		if err := os.MkdirAll(filepath.Join(h.skeleton(), dir), 0o755); err != nil {
 			return fmt.Errorf("make the layer of mount points: %w", err)
@@ -77,14 +77,14 @@ func (h *Helper) makeSkeleton() error {
 	return nil
 }
 
-func (h *Helper) skeleton() string { return filepath.Join(h.session.dir, "skeleton") }
+func (h *helper) skeleton() string { return filepath.Join(h.session.dir, "skeleton") }
 
 // etcFiles are supplied by the runner, whatever the image has.
 var etcFiles = [...]string{"hosts", "hostname", "resolv.conf"}
 
 // placeEtc puts the three files of /etc there, writable, on a tmpfs of their
 // own: what a test writes to them is neither the image's nor another's.
-func (h *Helper) placeEtc(p *placer, b *box, s *wire.Sandbox) error {
+func (h *helper) placeEtc(p *placer, b *box, s *wire.Sandbox) error {
 	fs, err := newTmpfs(b.slot.first, "1m", "0755")
 	if err != nil {
 		return err

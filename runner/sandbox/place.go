@@ -99,7 +99,7 @@ func (p *placer) follow(parent int, target string, dir bool, links int) (int, er
 }
 
 // place attaches everything that comes from outside.
-func (h *Helper) place(b *box, s *wire.Sandbox) error {
+func (h *helper) place(b *box, s *wire.Sandbox) error {
 	p, err := newPlacer(b)
 	if err != nil {
 		return err
@@ -145,7 +145,7 @@ func placeOut(p *placer, b *box) error {
 }
 
 // placeBind lends a directory or file of the host, its owners mapped.
-func (h *Helper) placeBind(p *placer, b *box, m wire.Bind) error {
+func (h *helper) placeBind(p *placer, b *box, m wire.Bind) error {
 	info, err := os.Stat(m.Source)
 	if err != nil {
 		return err

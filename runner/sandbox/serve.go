@@ -33,14 +33,15 @@ type Config struct {
 	Log    zerolog.Logger
 }
 
-// Helper makes sandboxes for one runner.
-type Helper struct {
+// helper makes sandboxes for one runner.
+type helper struct {
 	cfg     Config
 	session *session
 	mounts  string // directory of overlay mount points, seen by this process alone
 	agent   *os.File
 	slots   *slots
 	filter  *os.File // the compiled seccomp filter
+	masked  []string
 	warmer  *warmer
 	watch   *watch
 
@@ -70,8 +71,8 @@ func Serve(cfg Config, socket *os.File) error {
 	return h.close()
 }
 
-func open(cfg Config) (*Helper, error) {
-	h := &Helper{cfg: cfg, sandboxes: map[string]*box{}, settled: make(chan struct{}), mounts: mountsDir}
+func open(cfg Config) (*helper, error) {
+	h := &helper{cfg: cfg, sandboxes: map[string]*box{}, settled: make(chan struct{}), mounts: mountsDir}
 	if err := privateMounts(); err != nil {
 		return h, err
 	}
@@ -89,6 +90,7 @@ func open(cfg Config) (*Helper, error) {
 	if h.filter, err = newFilter(); err != nil {
 		return h, err
 	}
+	h.masked = maskedPaths()
 	h.warmer = newWarmer()
 	h.watch = newWatch(cfg.Root, cfg.Log)
 	if err := h.makeSkeleton(); err != nil {
@@ -103,7 +105,7 @@ func open(cfg Config) (*Helper, error) {
 }
 
 // receive handles calls until the runner is gone, each in its own goroutine.
-func (h *Helper) receive(socket *os.File) {
+func (h *helper) receive(socket *os.File) {
 	buf, oob := make([]byte, wire.MaxMessage), make([]byte, unix.CmsgSpace(4))
 	for {
 		n, on, _, _, err := unix.Recvmsg(int(socket.Fd()), buf, oob, unix.MSG_CMSG_CLOEXEC)
@@ -133,7 +135,7 @@ func (h *Helper) receive(socket *os.File) {
 	h.calls.Wait()
 }
 
-func (h *Helper) say(socket io.Writer, r wire.Reply) {
+func (h *helper) say(socket io.Writer, r wire.Reply) {
 	b, err := json.Marshal(r)
 	if err != nil {
 		b = fmt.Appendf(nil, `{"Seq":%d,"Error":%q}`, r.Seq, err)
@@ -144,7 +146,7 @@ func (h *Helper) say(socket io.Writer, r wire.Reply) {
 }
 
 // answer carries one call out.
-func (h *Helper) answer(c wire.Call, passed *os.File) wire.Reply {
+func (h *helper) answer(c wire.Call, passed *os.File) wire.Reply {
 	r := wire.Reply{Seq: c.Seq}
 	if passed != nil {
 		defer drop(passed)
@@ -179,20 +181,20 @@ func (h *Helper) answer(c wire.Call, passed *os.File) wire.Reply {
 	return r
 }
 
-func (h *Helper) find(id string) *box {
+func (h *helper) find(id string) *box {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.sandboxes[id]
 }
 
-func (h *Helper) forget(id string) {
+func (h *helper) forget(id string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.sandboxes, id)
 }
 
 // close removes everything this helper made.
-func (h *Helper) close() error {
+func (h *helper) close() error {
 	h.ahead.Wait()
 	var errs []error
 	var wg sync.WaitGroup
