@@ -70,6 +70,19 @@ cd a && ln -s /etc b2
 	}
 }
 
+// Reports that are too large fail the test, and fill nothing.
+func TestOutTooLarge(t *testing.T) {
+	b := open(t)
+	to := t.TempDir()
+	res, _ := b.sh(`dd if=/dev/zero of=/out/sparse bs=1 count=1 seek=9999999999 2>/dev/null`, keepOut(to))
+	if res.State != pipeline.Failed || !strings.Contains(res.Reason, "/out: more than 1024 MiB") {
+		t.Errorf("%+v", res)
+	}
+	if left, _ := os.ReadDir(to); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
 // A test that failed or ran out of time leaves its reports too.
 func TestOutOfFailedTest(t *testing.T) {
 	b := open(t)

@@ -101,9 +101,16 @@ func (k *keeper) entry(d *os.File, name string, dst *os.Root, depth int) error {
 		defer drop(sub)
 		return k.directory(f, sub, depth+1)
 	case info.Mode().IsRegular():
+		if info.Size() > k.bytes {
+			return k.tooLarge()
+		}
 		return k.file(f, name, dst)
 	}
 	return nil
+}
+
+func (k *keeper) tooLarge() error {
+	return &unkeepable{fmt.Sprintf("more than %d MiB of files", maxOutBytes>>20)}
 }
 
 func (k *keeper) file(f *os.File, name string, dst *os.Root) error {
@@ -125,7 +132,7 @@ func (k *keeper) file(f *os.File, name string, dst *os.Root) error {
 		return err
 	}
 	if k.bytes -= n; k.bytes < 0 {
-		return &unkeepable{fmt.Sprintf("more than %d MiB of files", maxOutBytes>>20)}
+		return k.tooLarge()
 	}
 	return nil
 }

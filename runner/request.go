@@ -35,7 +35,8 @@ type Request struct {
 	Egress func(ctx context.Context, netns string) (io.Closer, []netip.Addr, error)
 }
 
-// Rootfs is an image, ready to be mounted.
+// Rootfs is an image, ready to be mounted. Files of owners beyond 65535 show up
+// as nobody's in a sandbox: its ids end there.
 type Rootfs struct {
 	Lowers       []string // directories, topmost first; never written to
 	Config       ocispec.ImageConfig
