@@ -139,7 +139,7 @@ func TestFailing(t *testing.T) {
 	}
 	for _, want := range []string{
 		"three_numbers", "got 3, want 6", // from the JUnit report
-		"FAIL  three_numbers",                        // the test's own output
+		"FAIL  three_numbers",                               // the test's own output
 		"settings.txt names no port", "broken/Dockerfile:4", // the failed step and its line
 	} {
 		if !strings.Contains(stdout+stderr, want) {
