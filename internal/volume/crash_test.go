@@ -1,0 +1,208 @@
+package volume
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+)
+
+// roleVariable makes the test binary another process of slipway.
+const roleVariable = "SLIPWAY_VOLUME_TEST_ROLE"
+
+// play is that process: it works on the store until it is killed, or opens it,
+// says so and waits for the end of its input.
+func play(role string) int {
+	ctx := context.Background()
+	s, err := Open(ctx, Options{Root: os.Args[1], Backend: Backend(os.Args[2]), Size: minSize, Log: zerolog.New(os.Stderr)})
+	if err != nil {
+		os.Stderr.WriteString(err.Error() + "\n")
+		return 1
+	}
+	os.Stdout.WriteString("open\n")
+	if role == "work" {
+		err = work(ctx, s, os.Args[3])
+		os.Stderr.WriteString(err.Error() + "\n")
+		return 1
+	}
+	if _, err := s.Seed(ctx, "theirs", Directory(os.Args[3], ".")); err != nil {
+		os.Stderr.WriteString(err.Error() + "\n")
+		return 1
+	}
+	os.Stdout.WriteString("seeded\n")
+	_, _ = os.Stdin.Read(make([]byte, 1))
+	if err := s.Close(); err != nil {
+		os.Stderr.WriteString(err.Error() + "\n")
+		return 1
+	}
+	return 0
+}
+
+// work changes everything there is, over and over.
+func work(ctx context.Context, s *Store, dir string) error {
+	for {
+		for _, name := range []string{"a", "b"} {
+			if _, err := s.Seed(ctx, "seed", Directory(dir, name)); err != nil {
+				return err
+			}
+			c, err := s.Snapshot(ctx, "seed", CopyOptions{})
+			if err != nil {
+				return err
+			}
+			if _, err := c.Save(ctx, "saved"); err != nil {
+				return err
+			}
+			if _, err := s.CopyIn(ctx, "saved", "/which", filepath.Join(dir, name, "which")); err != nil {
+				return err
+			}
+			if name == "a" {
+				err = c.Release()
+			}
+			if err != nil {
+				return err
+			}
+		}
+		if err := s.Remove(ctx, "saved"); err != nil {
+			return err
+		}
+		if _, err := s.Prune(ctx, 0); err != nil {
+			return err
+		}
+	}
+}
+
+func start(t *testing.T, role string, b Backend, root, dir string, flags uintptr) (*exec.Cmd, *os.File, *os.File) {
+	t.Helper()
+	in, feed, err := os.Pipe()
+	must(t, err)
+	said, out, err := os.Pipe()
+	must(t, err)
+	self, err := os.Executable()
+	must(t, err)
+	cmd := exec.Command(self, root, string(b), dir)
+	cmd.Env = append(os.Environ(), roleVariable+"="+role)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, out, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags, Pdeathsig: syscall.SIGKILL}
+	must(t, cmd.Start())
+	in.Close()
+	out.Close()
+	t.Cleanup(func() {
+		feed.Close()
+		said.Close()
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	return cmd, feed, said
+}
+
+func hear(t *testing.T, from *os.File, want string) {
+	t.Helper()
+	buf := make([]byte, len(want)+1)
+	for at := 0; at < len(buf); {
+		n, err := from.Read(buf[at:])
+		if err != nil {
+			t.Fatalf("the other process said %q and ended: %v", buf[:at], err)
+		}
+		at += n
+	}
+	if string(buf) != want+"\n" {
+		t.Fatalf("the other process said %q, want %q", buf, want)
+	}
+}
+
+// Killed at any moment, a store holds whole volumes only, each what its ID says,
+// and nothing else once it was opened again.
+func TestKilled(t *testing.T) {
+	for _, b := range []Backend{BtrfsLoop, XFSLoop, PlainCopy} {
+		t.Run(string(b), func(t *testing.T) {
+			root, dir := hostFor(t, b), t.TempDir()
+			for _, name := range []string{"a", "b"} {
+				put(t, dir, name+"/which", name)
+				for _, file := range []string{"1", "2", "3"} {
+					put(t, dir, name+"/data/"+file, string(make([]byte, 200_000))+name+file)
+				}
+			}
+			// The first kills hit the making of the store itself.
+			for i, after := range []time.Duration{20, 90, 170, 250, 20, 35, 50, 65, 80, 110} {
+				cmd, _, said := start(t, "work", b, root, dir, 0)
+				if i >= 4 {
+					hear(t, said, "open")
+				}
+				time.Sleep(after * time.Millisecond)
+				must(t, cmd.Process.Kill())
+				_ = cmd.Wait()
+				if i >= 4 || i == 3 {
+					checkWhole(t, root, b)
+				}
+			}
+			nothingMounted(t, root)
+		})
+	}
+}
+
+func checkWhole(t *testing.T, root string, b Backend) {
+	t.Helper()
+	s, err := Open(t.Context(), Options{Root: root, Backend: b, Size: minSize, Log: zerolog.New(zerolog.NewTestWriter(t))})
+	must(t, err)
+	defer func() { must(t, s.Close()) }()
+	if all := sessions(t, s); len(all) != 1 {
+		t.Errorf("a dead session stays: %v", all)
+	}
+	if left, err := os.ReadDir(s.session); err != nil || len(left) != 1 {
+		t.Errorf("the session holds %v (%v)", left, err)
+	}
+	all, err := s.List()
+	must(t, err)
+	for _, v := range all {
+		got := sum(t, filepath.Join(s.volume(v.ID), treeDir))
+		if v.Digest != "" && got.digest != v.Digest || got.files != v.Files || got.size != v.Size {
+			t.Errorf("volume %s is not whole: %+v, found %+v", v.ID, v, got)
+		}
+		if v.Digest == "" && len(v.Names) == 0 {
+			t.Errorf("saved volume %s has no name", v.ID)
+		}
+	}
+	byName, err := s.names()
+	must(t, err)
+	for name, id := range byName {
+		if !s.has(id) {
+			t.Errorf("name %s is of no volume (%s)", name, id)
+		}
+	}
+}
+
+// Two processes use one store, in one mount namespace or in two: one loop device,
+// and the mount goes with the last of each namespace.
+func TestShared(t *testing.T) {
+	for _, b := range []Backend{BtrfsLoop, XFSLoop, PlainCopy} {
+		for name, flags := range map[string]uintptr{"same namespace": 0, "own namespace": unix.CLONE_NEWNS} {
+			t.Run(string(b)+"/"+name, func(t *testing.T) {
+				root, dir := hostFor(t, b), sample(t)
+				ours := openStore(t, Options{Root: root, Backend: b})
+				cmd, feed, said := start(t, "wait", b, root, dir, flags)
+				hear(t, said, "open")
+				hear(t, said, "seeded")
+				c := snapshot(t, ours, "theirs")
+				same(t, "a volume of another process", describe(t, c.Dir), describe(t, dir))
+				if len(sessions(t, ours)) != 2 {
+					t.Error("the other process has no session")
+				}
+				feed.Close()
+				if err := cmd.Wait(); err != nil {
+					t.Error(err)
+				}
+				if _, err := ours.Empty(t.Context(), CopyOptions{}); err != nil {
+					t.Errorf("after the other process closed it: %v", err)
+				}
+				closed(t, ours)
+				nothingMounted(t, root)
+			})
+		}
+	}
+}

@@ -1,0 +1,42 @@
+package volume
+
+import (
+	"os"
+	"path/filepath"
+)
+
+// deadSession is what a process left that did not close its Store.
+type deadSession struct {
+	dir  string
+	lock *os.File // held, so that nobody else removes it at the same time
+}
+
+// deadSessions finds them by their locks. Called under the store's lock, under
+// which sessions are made: one without a lock is not just being made.
+func (s *Store) deadSessions() ([]deadSession, error) {
+	entries, err := os.ReadDir(filepath.Join(s.data, sessionsDir))
+	if err != nil {
+		return nil, err
+	}
+	var dead []deadSession
+	for _, e := range entries {
+		dir := filepath.Join(s.data, sessionsDir, e.Name())
+		lock, err := tryLock(filepath.Join(dir, lockFile))
+		if err != nil {
+			s.log.Warn().Err(err).Msg("a session of the volume store cannot be looked at")
+			continue
+		}
+		if lock != nil {
+			dead = append(dead, deadSession{dir, lock})
+		}
+	}
+	return dead, nil
+}
+
+// remove frees what the session holds. A failure leaves it for the next Open.
+func (d deadSession) remove(s *Store) {
+	defer closeFile(d.lock)
+	if err := s.trees.remove(d.dir); err != nil {
+		s.log.Warn().Err(err).Str("session", d.dir).Msg("what a crash left in the volume store could not be removed")
+	}
+}
