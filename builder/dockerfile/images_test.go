@@ -6,7 +6,6 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -14,7 +13,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -24,30 +22,15 @@ import (
 
 	"slipway/builder"
 	"slipway/builder/dockerfile"
+	"slipway/internal/need"
 )
-
-// need skips the test where something is missing, and fails it where
-// SLIPWAY_REQUIRE names that.
-func need(t *testing.T, name string, missing error) {
-	t.Helper()
-	if missing == nil {
-		return
-	}
-	required := strings.Split(os.Getenv("SLIPWAY_REQUIRE"), ",")
-	if slices.Contains(required, name) || slices.Contains(required, "all") {
-		t.Fatalf("SLIPWAY_REQUIRE names %s: %v", name, missing)
-	}
-	t.Skipf("%s: %v", name, missing)
-}
 
 func openBuilder(t *testing.T) *builder.Builder {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		need(t, "buildkit", errors.New("building needs root"))
-	}
+	need.Root(t)
 	runc, err := exec.LookPath("../../bin/slipway-runc")
 	if err != nil {
-		need(t, "runc", errors.New("no bin/slipway-runc; run make build"))
+		need.Have(t, "runc", fmt.Errorf("%w; run make build", err))
 	}
 	runc, err = filepath.Abs(runc)
 	if err != nil {
@@ -155,9 +138,7 @@ func (p *project) importBase(name string, version int) {
 func baseLayer(t *testing.T, b blobs, version int) (ocispec.Descriptor, digest.Digest) {
 	t.Helper()
 	prog, err := os.ReadFile("/bin/busybox")
-	if err != nil {
-		need(t, "busybox", err)
-	}
+	need.Have(t, "busybox", err)
 	var raw bytes.Buffer
 	w := tar.NewWriter(&raw)
 	put := func(h tar.Header, body string) {

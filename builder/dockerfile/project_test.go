@@ -70,6 +70,10 @@ func (p *project) write(name, text string) {
 func (p *project) save() { p.write("Dockerfile", p.dockerfile()) }
 
 func (p *project) dockerfile() string {
+	tools := "busybox:2"
+	if raceDetector {
+		tools = "deps"
+	}
 	text := fmt.Sprintf(`ARG BASE=busybox:1
 FROM ${BASE} AS deps
 ARG VERSION
@@ -78,7 +82,7 @@ WORKDIR /deps
 COPY requirements*.txt ./
 RUN cat requirements*.txt > out && echo $VERSION >> out
 
-FROM busybox:2 AS tools
+FROM %s AS tools
 RUN --mount=type=bind,source=tools,target=/t cat /t/* > /tools
 COPY <<EOT /etc/hello
 hello %d
@@ -98,7 +102,7 @@ COPY src/deep/c.py /twin
 RUN <<EOT
   echo in a heredoc %d > /heredoc
 EOT
-`, p.mode, p.heredoc, p.run, p.heredoc/2)
+`, p.mode, tools, p.heredoc, p.run, p.heredoc/2)
 	for i := range p.extra {
 		text += fmt.Sprintf("RUN echo extra %d > /extra\n", i)
 	}

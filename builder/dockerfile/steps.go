@@ -7,10 +7,9 @@ import (
 	"io/fs"
 	"strings"
 
-	"github.com/moby/buildkit/exporter/containerimage/exptypes"
-	"github.com/moby/buildkit/frontend/dockerfile/builder"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/solver/errdefs"
+	"github.com/moby/buildkit/solver/pb"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -61,26 +60,20 @@ func Steps(ctx context.Context, r Request) ([]Step, Final, error) {
 	if err := rec.addContexts(ctx, &r, refs); err != nil {
 		return nil, Final{}, err
 	}
-	res, err := builder.Build(ctx, rec)
+	def, config, err := rec.convert(ctx)
 	if err != nil {
 		return nil, Final{}, frontendError(ctx, r.dockerfile(), err)
 	}
-	asked, err := res.SingleRef()
-	if err != nil {
-		return nil, Final{}, err
-	}
-	config := string(res.Metadata[exptypes.ExporterImageConfigKey])
-	wish, ok := asked.(*unsolved)
-	if !ok || wish.def == nil || len(wish.def.Def) == 0 {
+	if len(def.Def) == 0 {
 		// FROM scratch and nothing more.
 		return nil, Final{Key: hash("image", config)}, nil
 	}
-	return rec.list(ctx, &r, wish, config, lister{file: file, lines: bytes.Split(text, []byte("\n"))})
+	return rec.list(ctx, &r, def, config, lister{file: file, lines: bytes.Split(text, []byte("\n"))})
 }
 
 // list computes the keys of what the frontend asked for.
-func (c *recorder) list(ctx context.Context, r *Request, wish *unsolved, config string, l lister) ([]Step, Final, error) {
-	g, err := decode(wish.def)
+func (c *recorder) list(ctx context.Context, r *Request, def *pb.Definition, config string, l lister) ([]Step, Final, error) {
+	g, err := decode(def)
 	if err != nil {
 		return nil, Final{}, err
 	}
