@@ -46,6 +46,12 @@ type Output struct {
 // in it is a *BuildError, the user's failure. Any other error is slipway's own
 // or ctx's: then it is the cause of ctx.
 func (b *Builder) Build(ctx context.Context, r Request) (Output, error) {
+	if diskFull(b.o.Root) != nil {
+		// What a failed build wrote lies there until someone collects it.
+		if _, err := b.engine.db.GarbageCollect(ctx); err != nil {
+			return Output{}, err
+		}
+	}
 	in, err := b.prepare(ctx, r)
 	if err != nil {
 		return Output{}, err

@@ -78,7 +78,17 @@ func pick(all []manifest, platform string) (manifest, error) {
 		}
 		have = append(have, m.platform)
 	}
-	return manifest{}, fmt.Errorf("the image has no %s, only %s; build it for that platform too", platforms.Format(platforms.Normalize(want)), strings.Join(have, ", "))
+	return manifest{}, &PlatformError{Want: platforms.Format(platforms.Normalize(want)), Have: have}
+}
+
+// PlatformError says that an image was not built for a platform.
+type PlatformError struct {
+	Want string   // "linux/amd64"
+	Have []string // what it was built for
+}
+
+func (e *PlatformError) Error() string {
+	return fmt.Sprintf("the image has no %s, only %s; build it for %s too", e.Want, strings.Join(e.Have, ", "), e.Want)
 }
 
 // readJSON reads a document and checks that it is the one its digest names.

@@ -81,6 +81,10 @@ func (b *Builder) Prune(ctx context.Context, keep int64) (freed int64, err error
 	if keep < 0 {
 		keep = keepBytes(b.o)
 	}
+	// What failed builds left has no record any more, only space.
+	if _, err := b.engine.db.GarbageCollect(ctx); err != nil {
+		return 0, err
+	}
 	before, err := b.DiskUsage(ctx)
 	if err != nil {
 		return 0, err
