@@ -76,7 +76,12 @@ func (w wiring) test(ctx context.Context, r engine.TestRequest, out io.Writer) (
 	if r.Task.Test.Network == pipeline.NetworkInternet {
 		req.Egress = w.egress
 	}
-	return w.runner.Test(ctx, req, out)
+	res, err := w.runner.Test(ctx, req, out)
+	var foreign *builder.PlatformError
+	if errors.As(err, &foreign) {
+		return pipeline.Result{State: pipeline.Failed, Reason: "it cannot run on this machine: " + foreign.Error()}, nil
+	}
+	return res, err
 }
 
 func (w wiring) rootfs(ctx context.Context, image pipeline.Image) (runner.Rootfs, error) {
