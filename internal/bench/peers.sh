@@ -102,6 +102,14 @@ versions() {
 		'$ARGS.named'
 }
 
+# How long slipway takes to open its store and BuildKit, in milliseconds: what
+# its own log says, twenty times.
+open_times() {
+	for _ in $(seq 20); do
+		NO_COLOR=1 "$slipway" --log-level debug images 2>&1 >/dev/null | sed -n 's/.*BuildKit opened.*took_ms=\([0-9.]*\).*/\1/p'
+	done | jq -s .
+}
+
 # Peak resident memory, in KiB, of one W4: for slipway the process itself and
 # the largest that it started; for docker its daemons, which stay, and its client.
 memory() {
