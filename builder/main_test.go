@@ -13,7 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"testing"
 
@@ -22,6 +21,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/rs/zerolog"
 
+	"slipway/internal/need"
 	"slipway/pipeline"
 )
 
@@ -34,25 +34,10 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// need skips a test on a laptop that cannot run it, and fails it where
-// SLIPWAY_REQUIRE names what is missing.
-func need(tb testing.TB, name string, missing error) {
-	tb.Helper()
-	if missing == nil {
-		return
-	}
-	if slices.Contains(strings.Split(os.Getenv("SLIPWAY_REQUIRE"), ","), name) {
-		tb.Fatalf("SLIPWAY_REQUIRE names %s: %v", name, missing)
-	}
-	tb.Skipf("%s: %v", name, missing)
-}
-
 // runcPath is the runtime that make build leaves in bin.
 func runcPath(tb testing.TB) string {
 	tb.Helper()
-	if os.Geteuid() != 0 {
-		need(tb, "buildkit", errors.New("building needs root"))
-	}
+	need.Root(tb)
 	for _, p := range []string{"../bin/slipway-runc", "runc"} {
 		if found, err := exec.LookPath(p); err == nil {
 			abs, err := filepath.Abs(found)
@@ -62,7 +47,7 @@ func runcPath(tb testing.TB) string {
 			return abs
 		}
 	}
-	need(tb, "runc", errors.New("no bin/slipway-runc; run make build"))
+	need.Have(tb, "runc", errors.New("no bin/slipway-runc; run make build"))
 	return ""
 }
 
@@ -185,9 +170,7 @@ func (m memory) add(mediaType string, data []byte) ocispec.Descriptor {
 func busybox(tb testing.TB) (ocispec.Descriptor, memory) {
 	tb.Helper()
 	prog, err := os.ReadFile("/bin/busybox")
-	if err != nil {
-		need(tb, "busybox", err)
-	}
+	need.Have(tb, "busybox", err)
 	var raw bytes.Buffer
 	w := tar.NewWriter(&raw)
 	put := func(h tar.Header, body []byte) {

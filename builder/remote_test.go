@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc"
 	tlscreds "google.golang.org/grpc/credentials"
 
+	"slipway/internal/need"
 	"slipway/pipeline"
 )
 
@@ -100,8 +101,7 @@ func TestRemoteTLS(t *testing.T) {
 // TestRemoteBuildkitd runs where a real buildkitd is installed.
 func TestRemoteBuildkitd(t *testing.T) {
 	runc := runcPath(t)
-	daemon, err := exec.LookPath("buildkitd")
-	need(t, "buildkitd", err)
+	daemon := need.Tool(t, "buildkitd")
 	root := testRoot(t)
 	sock := filepath.Join(root, "buildkitd.sock")
 	config := filepath.Join(root, "buildkitd.toml")
