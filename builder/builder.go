@@ -113,12 +113,17 @@ func (b *Builder) Close() error {
 	return b.err
 }
 
+// TempDir is where the builder of a root keeps what must not outlive it. cmd
+// makes it TMPDIR before Open: BuildKit mounts layers and secrets below that
+// directory, and only what is below the root is found and removed after a crash.
+func TempDir(root string) string { return filepath.Join(root, "tmp") }
+
 // The directories under Options.Root.
 func workerDir(root string) string   { return filepath.Join(root, "worker") }
 func snapshotDir(root string) string { return filepath.Join(root, "worker", "snapshots") }
 func bundleDir(root string) string   { return filepath.Join(root, "worker", "executor") }
 func mountDir(root string) string    { return filepath.Join(root, "worker", "cachemounts") }
-func tempDir(root string) string     { return filepath.Join(root, "tmp") }
+func emptyDir(root string) string    { return filepath.Join(root, "empty") }
 func stateDir(root string) string    { return filepath.Join(root, "runc") }
 func usernsDir(root string) string   { return filepath.Join(root, "userns") }
 func stepDir(root string) string     { return filepath.Join(root, "step") }
@@ -127,7 +132,7 @@ func openMark(root string) string    { return filepath.Join(root, "open") }
 // makeDirs makes them searchable for all: a step's root is nobody on the host
 // and must be able to walk to its own root file system.
 func makeDirs(root string) error {
-	for _, d := range []string{root, workerDir(root), snapshotDir(root), tempDir(root), stateDir(root), usernsDir(root), stepDir(root), namesDir(root)} {
+	for _, d := range []string{root, workerDir(root), snapshotDir(root), TempDir(root), emptyDir(root), stateDir(root), usernsDir(root), stepDir(root), namesDir(root)} {
 		if err := os.MkdirAll(d, 0o711); err != nil {
 			return err
 		}

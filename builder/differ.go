@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -41,10 +40,11 @@ var epoch = time.Unix(946684800, 0).UTC() // 2000-01-01T00:00:00Z
 type differ struct {
 	store   content.Store
 	walking diff.Comparer // for mounts that are no overlay
+	empty   string        // an empty directory
 }
 
-func newDiffer(store content.Store) *differ {
-	return &differ{store: store, walking: walking.NewWalkingDiff(store)}
+func newDiffer(store content.Store, empty string) *differ {
+	return &differ{store: store, walking: walking.NewWalkingDiff(store), empty: empty}
 }
 
 // Compare implements diff.Comparer.
@@ -67,7 +67,7 @@ func (d *differ) Compare(ctx context.Context, lower, upper []mount.Mount, opts .
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	diffID, err := writeLayer(ctx, w, dir, lower)
+	diffID, err := d.writeLayer(ctx, w, dir, lower)
 	if err != nil {
 		return ocispec.Descriptor{}, errors.Join(err, w.Close())
 	}
@@ -100,7 +100,7 @@ func gzipWriter(w io.Writer, _ string) (io.WriteCloser, error) {
 
 // writeLayer writes the gzipped tar of upper over lower and gives the digest of
 // the tar itself.
-func writeLayer(ctx context.Context, w content.Writer, upper string, lower []mount.Mount) (digest.Digest, error) {
+func (d *differ) writeLayer(ctx context.Context, w content.Writer, upper string, lower []mount.Mount) (digest.Digest, error) {
 	if err := w.Truncate(0); err != nil {
 		return "", err
 	}
@@ -110,7 +110,7 @@ func writeLayer(ctx context.Context, w content.Writer, upper string, lower []mou
 		return "", err
 	}
 	sum := digest.Canonical.Digester()
-	if err := writeTar(ctx, io.MultiWriter(zip, sum.Hash()), upper, lower); err != nil {
+	if err := d.writeTar(ctx, io.MultiWriter(zip, sum.Hash()), upper, lower); err != nil {
 		return "", fmt.Errorf("write a layer: %w", err)
 	}
 	if err := zip.Close(); err != nil {
@@ -119,9 +119,9 @@ func writeLayer(ctx context.Context, w content.Writer, upper string, lower []mou
 	return sum.Digest(), buf.Flush()
 }
 
-func writeTar(ctx context.Context, w io.Writer, upper string, lower []mount.Mount) error {
+func (d *differ) writeTar(ctx context.Context, w io.Writer, upper string, lower []mount.Mount) error {
 	write := func(base string) error {
-		return withoutWhiteouts(ctx, upper, func(view string) error {
+		return d.withoutWhiteouts(ctx, upper, func(view string) error {
 			cw := archive.NewChangeWriter(w, view, archive.WithModTimeUpperBound(epoch))
 			links := hardLinks{write: cw.HandleChange, written: map[string]bool{}}
 			if err := overlay.Changes(ctx, links.change, upper, view, base); err != nil {
@@ -138,12 +138,7 @@ func writeTar(ctx context.Context, w io.Writer, upper string, lower []mount.Moun
 
 // withoutWhiteouts shows upper as a step sees it: an overlay of it alone, in
 // which deleted names are absent.
-func withoutWhiteouts(ctx context.Context, upper string, f func(view string) error) (err error) {
-	empty, err := os.MkdirTemp("", "slipway-empty-")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.Remove(empty)) }()
-	view := mount.Mount{Type: "overlay", Source: "overlay", Options: []string{"lowerdir=" + upper + ":" + empty, "index=off"}}
+func (d *differ) withoutWhiteouts(ctx context.Context, upper string, f func(view string) error) error {
+	view := mount.Mount{Type: "overlay", Source: "overlay", Options: []string{"lowerdir=" + upper + ":" + d.empty, "index=off"}}
 	return mount.WithTempMount(ctx, []mount.Mount{view}, f)
 }

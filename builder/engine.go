@@ -80,7 +80,9 @@ type engine struct {
 
 // openEngine opens (or makes) every store under o.Root and starts the controller.
 func openEngine(ctx context.Context, o Options) (_ *engine, err error) {
-	mount.SetTempMountLocation(tempDir(o.Root))
+	if err := mount.SetTempMountLocation(TempDir(o.Root)); err != nil {
+		return nil, err
+	}
 	e := &engine{stop: make(chan struct{}), served: make(chan struct{})}
 	defer func() {
 		if err != nil {
@@ -153,7 +155,7 @@ func (e *engine) workerOpt(ctx context.Context, o Options) (opt base.WorkerOpt, 
 		Snapshotter:    containerdsnapshot.NewSnapshotter(snapshotterName, e.snapshotter, namespace, nil),
 		ContentStore:   e.content,
 		Applier:        apply.NewFileSystemApplier(e.content),
-		Differ:         newDiffer(e.content),
+		Differ:         newDiffer(e.content, emptyDir(o.Root)),
 		ImageStore:     e.images,
 		Platforms:      []ocispec.Platform{platforms.Normalize(platforms.DefaultSpec())},
 		LeaseManager:   leaseutil.WithNamespace(ctdmetadata.NewLeaseManager(e.db), namespace),

@@ -1,7 +1,6 @@
 package builder
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -54,7 +53,7 @@ func reap(o Options) error {
 // reapFiles runs after the mounts are gone, so it cannot reach into one.
 func reapFiles(root string) error {
 	var errs []error
-	for _, dir := range []string{tempDir(root), stepDir(root), usernsDir(root), filepath.Join(stateDir(root), "state")} {
+	for _, dir := range []string{TempDir(root), stepDir(root), usernsDir(root), filepath.Join(stateDir(root), "state")} {
 		entries, err := os.ReadDir(dir)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -74,23 +73,17 @@ func reapFiles(root string) error {
 
 // unmountBelow undoes every mount under root, the latest first.
 func unmountBelow(root string) error {
-	f, err := os.Open("/proc/self/mountinfo")
+	info, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return err
 	}
-	defer f.Close()
 	var points []string
-	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, 1<<20) // an overlay of many layers has a long line
-	for lines.Scan() {
-		if fields := strings.Fields(lines.Text()); len(fields) > 4 {
+	for line := range strings.Lines(string(info)) {
+		if fields := strings.Fields(line); len(fields) > 4 {
 			if p := unescape(fields[4]); strings.HasPrefix(p, root+"/") {
 				points = append(points, p)
 			}
 		}
-	}
-	if err := lines.Err(); err != nil {
-		return err
 	}
 	var errs []error
 	for _, p := range slices.Backward(points) {

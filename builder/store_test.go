@@ -67,7 +67,10 @@ func TestCrashChild(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = b.Build(context.Background(), Request{Name: "app", Dir: os.Getenv(childDir)})
+	_, err = b.Build(context.Background(), Request{
+		Name: "app", Dir: os.Getenv(childDir),
+		Build: pipeline.Build{Secrets: []string{"s"}}, Secrets: map[string][]byte{"s": []byte("secret")},
+	})
 	t.Log(err)
 	t.Log(b.Close())
 }
@@ -80,9 +83,9 @@ func TestCrash(t *testing.T) {
 	if err := b.Close(); err != nil {
 		t.Fatal(err)
 	}
-	dir := project(t, map[string]string{"Dockerfile": "FROM busybox:1\nRUN echo 1 > /1\nRUN --mount=type=cache,target=/c touch /c/x; sleep 1234.5\n"})
+	dir := project(t, map[string]string{"Dockerfile": "FROM busybox:1\nRUN echo 1 > /1\nRUN --mount=type=secret,id=s --mount=type=cache,target=/c touch /c/x; sleep 1234.5\n"})
 	cmd := exec.Command(os.Args[0], "-test.run=^TestCrashChild$")
-	cmd.Env = append(os.Environ(), childRoot+"="+o.Root, childRunc+"="+o.Runc, childCgroup+"="+o.Cgroup, childDir+"="+dir)
+	cmd.Env = append(os.Environ(), childRoot+"="+o.Root, childRunc+"="+o.Runc, childCgroup+"="+o.Cgroup, childDir+"="+dir, "TMPDIR="+TempDir(o.Root))
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -92,6 +95,9 @@ func TestCrash(t *testing.T) {
 	}
 	_ = cmd.Wait() // it was killed
 
+	if left := mountsBelow(t, TempDir(o.Root)); len(left) == 0 {
+		t.Error("the secret was not below TempDir: this test misses what it is for")
+	}
 	b = open(t, o)
 	if pids := sleepers(t); len(pids) > 0 {
 		t.Errorf("processes left: %v", pids)

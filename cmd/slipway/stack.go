@@ -109,6 +109,9 @@ func (g *globals) open(ctx context.Context, opt openOptions) (_ *stack, err erro
 			return nil, fmt.Errorf("set %s: %w", name, err)
 		}
 	}
+	if err := os.Setenv("TMPDIR", builder.TempDir(filepath.Join(g.root, "builder"))); err != nil {
+		return nil, fmt.Errorf("set TMPDIR: %w", err)
+	}
 	started := time.Now()
 	s.builder, err = builder.Open(ctx, builder.Options{
 		Root: filepath.Join(g.root, "builder"), Runc: runc, Cgroup: group + "/build", Registries: g.registries,
