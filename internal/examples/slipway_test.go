@@ -10,9 +10,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
+
+	"slipway/internal/need"
 )
 
 // run is the document of `slipway run pipeline --json`, as far as the examples look at it.
@@ -69,44 +70,18 @@ type root struct {
 // test, or fails it where SLIPWAY_REQUIRE names the thing.
 func newRoot(t *testing.T, example string) root {
 	t.Helper()
-	require(t, "root", map[bool]error{true: nil, false: errors.New("not root")}[os.Geteuid() == 0])
+	need.Root(t)
 	_, err := os.Stat(program(t))
-	require(t, "slipway", err)
-	_, err = exec.LookPath("mmdebstrap")
-	require(t, "mmdebstrap", err)
+	need.Have(t, "slipway", err)
+	need.Tool(t, "mmdebstrap")
 
-	r := root{t: t, dir: openDir(t)}
+	r := root{t: t, dir: filepath.Join(need.OpenDir(t), "root")}
 	cmd := exec.Command(filepath.Join("..", "..", "examples", "bases"), example)
 	cmd.Env = append(os.Environ(), "SLIPWAY="+program(t), "SLIPWAY_ROOT="+r.dir)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("examples/bases %s: %v\n%s", example, err, out)
 	}
 	return r
-}
-
-// openDir is a new directory that others may pass through, as a root must be:
-// the users of build steps and tests are not the user that runs slipway.
-func openDir(t *testing.T) string {
-	t.Helper()
-	dir := t.TempDir()
-	for _, d := range []string{dir, filepath.Dir(dir)} {
-		if err := os.Chmod(d, 0o711); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return filepath.Join(dir, "root")
-}
-
-// require skips the test when missing is an error, unless SLIPWAY_REQUIRE names it.
-func require(t *testing.T, name string, missing error) {
-	t.Helper()
-	switch {
-	case missing == nil:
-	case slices.Contains(strings.Split(os.Getenv("SLIPWAY_REQUIRE"), ","), name):
-		t.Fatalf("SLIPWAY_REQUIRE names %s: %v", name, missing)
-	default:
-		t.Skipf("%s: %v", name, missing)
-	}
 }
 
 // program is the slipway that `make build` made.

@@ -20,11 +20,11 @@ func TestNothingIsSkippedInCI(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	line := regexp.MustCompile(`(?m)^REQUIRE := (.*)$`).FindSubmatch(makefile)
-	if line == nil {
-		t.Fatal("the Makefile has no line REQUIRE := names")
+	lines := regexp.MustCompile(`(?m)^(?:REQUIRE|MAYSKIP) := (.*)$`).FindAllSubmatch(makefile, -1)
+	if len(lines) != 2 {
+		t.Fatal("the Makefile has no lines REQUIRE := names and MAYSKIP := names")
 	}
-	listed := strings.Split(string(line[1]), ",")
+	listed := strings.Split(string(lines[0][1])+","+string(lines[1][1]), ",")
 	asked := 0
 	err = fs.WalkDir(os.DirFS("../.."), ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || !strings.HasSuffix(name, "_test.go") {
@@ -38,7 +38,7 @@ func TestNothingIsSkippedInCI(t *testing.T) {
 		for _, n := range names {
 			asked++
 			if !slices.Contains(listed, n) {
-				t.Errorf("%s can skip for want of %q, which REQUIRE in the Makefile does not name", name, n)
+				t.Errorf("%s can skip for want of %q, which neither REQUIRE nor MAYSKIP in the Makefile names", name, n)
 			}
 		}
 		return err
@@ -51,8 +51,8 @@ func TestNothingIsSkippedInCI(t *testing.T) {
 	}
 }
 
-// namesAsked finds the names given as strings to functions called need or require (or
-// longer), anywhere in a test file.
+// namesAsked finds the names given as strings to package need, or to functions
+// called need or require (or longer), anywhere in a test file.
 func namesAsked(name string, text []byte) ([]string, error) {
 	file, err := parser.ParseFile(token.NewFileSet(), name, text, parser.SkipObjectResolution)
 	if err != nil {
@@ -61,11 +61,13 @@ func namesAsked(name string, text []byte) ([]string, error) {
 	var found []string
 	ast.Inspect(file, func(n ast.Node) bool {
 		call, ok := n.(*ast.CallExpr)
-		if !ok || len(call.Args) < 2 {
+		if !ok {
 			return true
 		}
-		fun, ok := call.Fun.(*ast.Ident)
-		if !ok || !(strings.HasPrefix(fun.Name, "need") || strings.HasPrefix(fun.Name, "require")) {
+		if _, selector := call.Fun.(*ast.SelectorExpr); selector && asks(call.Fun, "Root") {
+			found = append(found, "root")
+		}
+		if len(call.Args) < 2 || !asks(call.Fun, "Have", "Tool") {
 			return true
 		}
 		if lit, ok := call.Args[1].(*ast.BasicLit); ok && lit.Kind == token.STRING {
@@ -78,10 +80,26 @@ func namesAsked(name string, text []byte) ([]string, error) {
 	return found, nil
 }
 
+// asks says whether fun is one of these functions of package need, or a
+// function of the test's own whose name starts with need or require.
+func asks(fun ast.Expr, names ...string) bool {
+	switch f := fun.(type) {
+	case *ast.SelectorExpr:
+		pkg, ok := f.X.(*ast.Ident)
+		return ok && pkg.Name == "need" && slices.Contains(names, f.Sel.Name)
+	case *ast.Ident:
+		return strings.HasPrefix(f.Name, "need") || strings.HasPrefix(f.Name, "require")
+	}
+	return false
+}
+
 func TestNamesAsked(t *testing.T) {
 	got, err := namesAsked("a_test.go", []byte(`package a
-		func TestA(t *testing.T) { need(t, "root", nil); requireTool(t, "skopeo"); other(t, "x"); need(t, name, nil) }`))
-	if err != nil || !slices.Equal(got, []string{"root", "skopeo"}) {
+		func TestA(t *testing.T) {
+			need.Root(t); need.Have(t, "runc", nil); need.Tool(t, "skopeo"); require(t, "netns", nil)
+			other(t, "x"); other.Have(t, "x", nil); need.Have(t, name, nil); need.OpenDir(t)
+		}`))
+	if err != nil || !slices.Equal(got, []string{"root", "runc", "skopeo", "netns"}) {
 		t.Errorf("got %q, %v", got, err)
 	}
 }
