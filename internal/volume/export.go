@@ -52,7 +52,7 @@ func (s *Store) Export(ctx context.Context, ref string) (*Export, error) {
 		return nil, err
 	}
 	x := &Export{root: root, unlock: unlock, small: map[digest.Digest][]byte{}, index: map[digest.Digest]int{}}
-	if err := x.prepare(ctx); err != nil {
+	if err := x.prepare(ctx, v.Digest); err != nil {
 		x.Close()
 		return nil, fmt.Errorf("export volume %s: %w", ref, err)
 	}
@@ -90,16 +90,19 @@ func (x *Export) Open(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser,
 	return io.NopCloser(bytes.NewReader(data)), nil
 }
 
-func (x *Export) prepare(ctx context.Context) error {
+func (x *Export) prepare(ctx context.Context, known digest.Digest) error {
 	var err error
 	if x.encoder, err = newEncoder(); err != nil {
 		return err
 	}
-	t, err := hashTree(ctx, x.root)
-	if err != nil {
-		return err
+	if known == "" {
+		t, err := hashTree(ctx, x.root)
+		if err != nil {
+			return err
+		}
+		known = t.digest
 	}
-	x.listing = &listing{Version: listingSchema, Tree: t.digest}
+	x.listing = &listing{Version: listingSchema, Tree: known}
 	p := packer{listing: x.listing, links: map[inodeKey]text{}}
 	if err := (walker{visit: p.visit}).walk(ctx, x.root); err != nil {
 		return err

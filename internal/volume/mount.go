@@ -115,8 +115,9 @@ func mountImage(dev, dir string, b Backend) error {
 	return nil
 }
 
-// unmount detaches the file system at dir; the kernel then frees the loop
-// device. When something is open in it still, it goes with the last user.
+// unmount detaches the file system at dir. The kernel frees the loop device with
+// the last user: that may be a file still open in it, or another mount namespace
+// that was copied from this one meanwhile.
 func unmount(dir string) error {
 	err := unix.Unmount(dir, unix.UMOUNT_NOFOLLOW)
 	if errors.Is(err, unix.EBUSY) {
