@@ -48,6 +48,7 @@ func (r *Runner) Prepare(ctx context.Context, req Request) (prepared *Sandbox, e
 			s.Close()
 		}
 	}()
+	r.helper.expect()
 	if s.root, err = req.Rootfs(ctx, req.Image); err != nil {
 		return s, err
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -66,8 +65,11 @@ func (h *helper) create(id string, s *wire.Sandbox, agent *os.File) (_ *wire.Mad
 		return nil, fmt.Errorf("make a mount point: %w", err)
 	}
 	t.lap("slot")
-	layers := append(slices.Clone(s.Lowers), h.skeleton())
-	if err := (overlay{lowers: layers, state: b.dir, target: b.target, slot: b.slot}).mount(); err != nil {
+	if len(s.Lowers) == 0 {
+		return nil, errors.New("an image without layers holds no command")
+	}
+	root := overlay{lowers: s.Lowers, below: h.skeleton(), state: b.dir, target: b.target, slot: b.slot}
+	if err := root.mount(); err != nil {
 		return nil, err
 	}
 	t.lap("overlay")

@@ -62,7 +62,7 @@ func (h *helper) lay(s *slot) (string, error) {
 
 // makeSkeleton makes a layer that lies below every image and holds the mount
 // points that an image may lack. Where it has them, its own are seen. Without
-// it they would be made in each sandbox's writable layer.
+// it they are made in each sandbox's writable layer, which takes longer.
 func (h *helper) makeSkeleton() error {
 	for _, dir := range []string{"dev", "proc", "sys", "etc", "out"} {
 		if err := os.MkdirAll(filepath.Join(h.skeleton(), dir), 0o755); err != nil {

@@ -15,6 +15,7 @@ import (
 // overlay is what a sandbox's root is made of.
 type overlay struct {
 	lowers []string // topmost first
+	below  string   // one more, below all; left out on a filesystem that cannot map owners
 	state  string   // directory that holds upper and work
 	target string   // mount point
 	slot   *slot
@@ -41,6 +42,9 @@ func (o overlay) mount() error {
 		if err != nil {
 			return err
 		}
+		lowers = append(lowers, fd)
+	}
+	if fd, err := idmapped(o.below, o.slot, unix.MOUNT_ATTR_RDONLY); err == nil {
 		lowers = append(lowers, fd)
 	}
 	err := o.mountByFD(lowers)

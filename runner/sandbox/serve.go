@@ -126,6 +126,10 @@ func (h *helper) receive(socket *os.File) {
 			h.cfg.Log.Error().Err(err).Msg("a call that is not JSON")
 			continue
 		}
+		if c.Op == wire.Expect {
+			h.warmer.poke()
+			continue
+		}
 		h.calls.Add(1)
 		go func() {
 			defer h.calls.Done()
