@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
+	"github.com/moby/buildkit/util/archutil"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -61,6 +63,12 @@ func (b *Builder) Build(ctx context.Context, r Request) (Output, error) {
 		return Output{}, err
 	}
 	news := newStatus(r.Task, r.Progress)
+	// Before the first command of a process BuildKit tries, one after the other,
+	// programs of eleven architectures. That takes 15 ms, which can pass while
+	// files are copied.
+	var tried sync.WaitGroup
+	defer tried.Wait()
+	news.ran = func() { tried.Go(func() { archutil.SupportedPlatforms(false) }) }
 	updates := make(chan *client.SolveStatus)
 	done := make(chan struct{})
 	go func() {

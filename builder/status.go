@@ -4,6 +4,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/moby/buildkit/client"
 
@@ -22,6 +23,9 @@ type status struct {
 	byID  map[string]pipeline.Step
 	tails map[string][]byte // by BuildKit's name of the step
 	names map[string]string // the same, to the step's name
+
+	ran   func() // called once, when a step begins to run
+	began sync.Once
 }
 
 func newStatus(task string, tell func(pipeline.Progress)) *status {
@@ -43,6 +47,9 @@ func (s *status) add(news *client.SolveStatus) {
 	}
 	for _, v := range news.Vertexes {
 		s.names[v.Digest.String()] = v.Name
+		if s.ran != nil && v.Started != nil && !v.Cached && userStep.MatchString(v.Name) {
+			s.began.Do(s.ran)
+		}
 	}
 	for _, l := range news.Logs {
 		id := l.Vertex.String()
