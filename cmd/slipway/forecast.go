@@ -18,7 +18,7 @@ import (
 // opens nothing for writing and touches no network.
 func (g *globals) dryRun(ctx context.Context, dir string, plan pipeline.Plan, ev pipeline.Event, f runFlags) error {
 	records := store.ReadOnly(g.root)
-	e := &engine.Engine{Inputs: inputs(dir, records), Fixtures: engine.Fixtures(dir), Store: records, Log: g.log}
+	e := &engine.Engine{Inputs: inputs(dir, records), Fixtures: engine.Fixtures(dir, plan.Volumes), Store: records, Log: g.log}
 	cast, err := e.Forecast(ctx, plan, engine.Options{Dir: dir, RerunTests: f.rerunTests, NoCache: f.noCache})
 	if err != nil {
 		return err

@@ -73,6 +73,9 @@ func (g *globals) runPipeline(ctx context.Context, dir string, f runFlags) error
 	if err != nil {
 		return usageError{err}
 	}
+	if err := checkMounts(abs, plan); err != nil {
+		return err
+	}
 	if f.dryRun {
 		return g.dryRun(ctx, abs, plan, ev, f)
 	}
@@ -90,7 +93,7 @@ func (g *globals) runPipeline(ctx context.Context, dir string, f runFlags) error
 	if err != nil {
 		return err
 	}
-	s, err := g.open(ctx, openOptions{command: "slipway run pipeline " + dir, sandbox: true, parallel: f.parallel, remote: remote})
+	s, err := g.open(ctx, openOptions{command: "slipway run pipeline " + dir, sandbox: true, volumes: mountsVolumes(plan), parallel: f.parallel, remote: remote})
 	if err != nil {
 		return err
 	}
@@ -109,9 +112,9 @@ func (g *globals) conduct(ctx context.Context, s *stack, dir string, plan pipeli
 	if err != nil {
 		return store.Run{}, usageError{err}
 	}
-	w := wiring{stack: s, dir: dir, secrets: secrets, sshAgent: os.Getenv("SSH_AUTH_SOCK")}
+	w := wiring{stack: s, dir: dir, seeds: plan.Volumes, secrets: secrets, sshAgent: os.Getenv("SSH_AUTH_SOCK")}
 	e := &engine.Engine{
-		Build: w.build, Test: w.test, Inputs: inputs(dir, s.store), Fixtures: engine.Fixtures(dir),
+		Build: w.build, Test: w.test, Inputs: inputs(dir, s.store), Fixtures: engine.Fixtures(dir, plan.Volumes),
 		Store: s.store, Progress: display.Write, Parallel: f.parallel, Log: g.log,
 	}
 	changed := make(chan error, 1)

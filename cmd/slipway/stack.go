@@ -17,6 +17,7 @@ import (
 	"slipway/internal/helpers"
 	"slipway/internal/network"
 	"slipway/internal/store"
+	"slipway/internal/volume"
 	"slipway/runner"
 )
 
@@ -26,6 +27,7 @@ type stack struct {
 	store   *store.Store
 	builder *builder.Builder
 	runner  *runner.Runner
+	volumes *volume.Store
 	gateway *network.Gateway
 	unlock  func()
 }
@@ -34,6 +36,7 @@ type stack struct {
 type openOptions struct {
 	command  string // told to whoever waits for the root
 	sandbox  bool
+	volumes  bool
 	parallel int
 	remote   *builder.Remote
 }
@@ -95,6 +98,11 @@ func (g *globals) open(ctx context.Context, opt openOptions) (_ *stack, err erro
 	if s.gateway, err = network.New(network.Options{Resolvers: resolvers, Ready: 2, Log: g.log}); err != nil {
 		return nil, err
 	}
+	if opt.volumes { // before the runner, whose helper sees the mounts of this moment
+		if s.volumes, err = volume.Open(ctx, volume.Options{Root: g.root, Log: g.log}); err != nil {
+			return nil, err
+		}
+	}
 	if opt.sandbox {
 		if s.runner, err = g.openRunner(ctx, finder, group); err != nil {
 			return nil, err
@@ -149,6 +157,9 @@ func (s *stack) close() error {
 	var errs []error
 	if s.runner != nil {
 		errs = append(errs, s.runner.Close())
+	}
+	if s.volumes != nil {
+		errs = append(errs, s.volumes.Close())
 	}
 	if s.builder != nil {
 		errs = append(errs, s.builder.Close())

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 
@@ -25,6 +24,7 @@ import (
 type wiring struct {
 	*stack
 	dir      string // of the pipeline file, absolute
+	seeds    map[string]pipeline.VolumeSeed
 	secrets  map[string][]byte
 	sshAgent string
 }
@@ -70,13 +70,16 @@ func (w wiring) test(ctx context.Context, r engine.TestRequest, out io.Writer) (
 		ID: r.Run + "-" + engine.TaskDir(r.Task.ID), Image: r.Image, Test: *r.Task.Test, Rootfs: w.rootfs,
 		Secrets: w.only(r.Task.Test.Secrets), Out: r.Out,
 	}
-	for _, v := range r.Task.Test.Volumes {
-		req.Binds = append(req.Binds, runner.Bind{Source: filepath.Join(w.dir, filepath.FromSlash(v.Source)), Target: v.Target, ReadOnly: v.ReadOnly})
+	binds, release, err := w.mounts(ctx, *r.Task.Test)
+	if err != nil {
+		return pipeline.Result{}, err
 	}
+	req.Binds = binds
 	if r.Task.Test.Network == pipeline.NetworkInternet {
 		req.Egress = w.egress
 	}
 	res, err := w.runner.Test(ctx, req, out)
+	err = errors.Join(err, release())
 	var foreign *builder.PlatformError
 	if errors.As(err, &foreign) {
 		return pipeline.Result{State: pipeline.Failed, Reason: "it cannot run on this machine: " + foreign.Error()}, nil

@@ -17,16 +17,20 @@ import (
 )
 
 // Fixtures gives the digest of the directories that tests of the pipeline in
-// dir mount: names, modes, contents and link targets, not times and owners.
-func Fixtures(dir string) func(context.Context, pipeline.Test) (digest.Digest, error) {
+// dir mount, or whose copy they mount as a volume: names, modes, contents and
+// link targets, not times and owners.
+func Fixtures(dir string, seeds map[string]pipeline.VolumeSeed) func(context.Context, pipeline.Test) (digest.Digest, error) {
 	return func(ctx context.Context, t pipeline.Test) (digest.Digest, error) {
 		h := sha256.New()
 		for _, v := range t.Volumes {
-			if !Bind(v) {
-				continue
-			}
 			fmt.Fprintf(h, "mount %q %v\n", v.Target, v.ReadOnly)
-			if err := hashTree(ctx, h, filepath.Join(dir, filepath.FromSlash(v.Source))); err != nil {
+			source := v.Source
+			if !Bind(v) {
+				if source = seeds[v.Source].From; source == "" {
+					continue
+				}
+			}
+			if err := hashTree(ctx, h, filepath.Join(dir, filepath.FromSlash(source))); err != nil {
 				return "", fmt.Errorf("read the volume %s of test %s: %w", v.Source, t.Name, err)
 			}
 		}

@@ -21,9 +21,9 @@ func Supported(plan pipeline.Plan) error {
 				task.ID, strings.Join(task.Test.Services, ", "), ErrNotBuiltYet)
 		}
 		for _, v := range task.Test.Volumes {
-			if !Bind(v) {
-				return fmt.Errorf("test %s mounts the volume %s: named volumes are %w; mount a directory (./%s:%s), or run the others with --only",
-					task.ID, v.Source, ErrNotBuiltYet, v.Source, v.Target)
+			if from := plan.Volumes[v.Source].From; !Bind(v) && from != "" && !strings.HasPrefix(from, "./") {
+				return fmt.Errorf("test %s mounts the volume %s, a seed from %s: those are %w; seed it from a directory, or run the others with --only",
+					task.ID, v.Source, from, ErrNotBuiltYet)
 			}
 		}
 	}
