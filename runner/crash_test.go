@@ -220,7 +220,7 @@ func TestClientKilled(t *testing.T) {
 	}
 	for range soak() {
 		cmd := exec.Command("/proc/self/exe", "-test.run", "^TestClientKilled$")
-		cmd.Env = append(os.Environ(), clientEnv+"="+strings.Join([]string{b.opts.Helper, b.opts.Agent, b.opts.Root, b.opts.Cgroup, b.image}, "|"))
+		cmd.Env = append(os.Environ(), builtEnv+"="+programs.dir, clientEnv+"="+strings.Join([]string{b.opts.Helper, b.opts.Agent, b.opts.Root, b.opts.Cgroup, b.image}, "|"))
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}

@@ -31,24 +31,23 @@ const builtEnv = "SLIPWAY_TEST_PROGRAMS"
 
 func TestMain(m *testing.M) {
 	code := func() int {
-		dir, err := os.MkdirTemp("", "slipway-runner-")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer os.RemoveAll(dir)
-		programs.dir = dir
-		built := os.Getenv(builtEnv)
 		programs.lack = lack()
-		if programs.lack == "" && built == "" {
-			if err := buildPrograms(dir); err != nil {
-				programs.lack = err.Error()
+		programs.dir = os.Getenv(builtEnv)
+		if programs.dir == "" {
+			dir, err := os.MkdirTemp("", "slipway-runner-")
+			if err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				return 1
+			}
+			defer os.RemoveAll(dir)
+			programs.dir = dir
+			if programs.lack == "" {
+				if err := buildPrograms(dir); err != nil {
+					programs.lack = err.Error()
+				}
 			}
 		}
-		if built == "" {
-			built = dir
-		}
-		programs.helper, programs.agent, programs.probe = filepath.Join(built, "slipway-sandbox"), filepath.Join(built, "slipway-agent"), filepath.Join(built, "probe")
+		programs.helper, programs.agent, programs.probe = filepath.Join(programs.dir, "slipway-sandbox"), filepath.Join(programs.dir, "slipway-agent"), filepath.Join(programs.dir, "probe")
 		return m.Run()
 	}()
 	os.Exit(code)
