@@ -61,9 +61,10 @@ check: setup-check ## format, lint, vet, tidiness of go.mod, floors
 bench: setup-bench binaries ## measure slipway against docker and podman on this machine (internal/bench)
 	internal/bench/run
 
-soak: setup-test binaries bin/buildkitd ## the long trials, with full counts: kills, races, fuzzing (hours)
+soak: setup-soak binaries bin/buildkitd ## the long trials, with full counts: kills, races, fuzzing (hours)
 	examples/bases --fetch all
 	PATH="$(CURDIR)/bin:$$PATH" SLIPWAY_SOAK=1 SLIPWAY_REQUIRE=$(REQUIRE) go test -race -tags seccomp -timeout 6h -p 1 ./...
+	runner/testdata/vm/run
 	.ci/fuzz $(FUZZTIME)
 
 release: setup-build helpers ## one file that needs no other: bin/release/slipway
