@@ -144,9 +144,7 @@ func (e *engine) workerOpt(ctx context.Context, o Options) (opt base.WorkerOpt, 
 	if e.steps, err = newStepExecutor(o, nets, monitor); err != nil {
 		return opt, err
 	}
-	e.snapshotter = e.db.Snapshotter(snapshotterName)
-	e.content = containerdsnapshot.NewContentStore(e.db.ContentStore(), namespace)
-	e.images = &imageStore{ctdmetadata.NewImageStore(e.db), namesDir(o.Root)}
+	e.views(o.Root)
 	opt = base.WorkerOpt{
 		ID: id, Root: root,
 		Labels:        map[string]string{label.Executor: "oci", label.Snapshotter: snapshotterName},
@@ -163,14 +161,27 @@ func (e *engine) workerOpt(ctx context.Context, o Options) (opt base.WorkerOpt, 
 		MountPoolRoot:  mountDir(o.Root),
 		RegistryHosts:  resolver.NewRegistryConfig(registryConfig(o.Registries)),
 		GCPolicy:       gcPolicy(o),
+		ParallelismSem: parallelism(o),
 		BuildkitVersion: client.BuildkitVersion{
 			Package: "github.com/moby/buildkit", Version: Versions().BuildKit,
 		},
 	}
-	if o.Parallel > 0 {
-		opt.ParallelismSem = semaphore.NewWeighted(int64(o.Parallel))
-	}
 	return opt, nil
+}
+
+// parallelism bounds the steps that run at once; nil is no bound.
+func parallelism(o Options) *semaphore.Weighted {
+	if o.Parallel <= 0 {
+		return nil
+	}
+	return semaphore.NewWeighted(int64(o.Parallel))
+}
+
+// views are the stores as one tenant sees them.
+func (e *engine) views(root string) {
+	e.snapshotter = e.db.Snapshotter(snapshotterName)
+	e.content = containerdsnapshot.NewContentStore(e.db.ContentStore(), namespace)
+	e.images = &imageStore{ctdmetadata.NewImageStore(e.db), namesDir(root)}
 }
 
 // The stores are synced to disk when they are closed and not at each change: a
