@@ -132,12 +132,9 @@ func (e *engine) workerOpt(ctx context.Context, o Options) (opt base.WorkerOpt, 
 		return opt, err
 	}
 	e.own(md.Close)
-	id, err := base.ID(root)
-	if err != nil {
-		return opt, err
-	}
-	monitor, err := resources.NewMonitor()
-	if err != nil {
+	id, idErr := base.ID(root)
+	monitor, monErr := resources.NewMonitor()
+	if err := errors.Join(idErr, monErr); err != nil {
 		return opt, err
 	}
 	nets := stepNetworks(o)
