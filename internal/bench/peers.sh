@@ -38,8 +38,11 @@ stop_docker() {
 	kill "$docker_pid" 2>/dev/null || true
 	wait "$docker_pid" 2>/dev/null || true
 	docker_pid=
-	# What a container's mounts left below the data root.
-	awk -v dir="$work/" 'index($2, dir) == 1 {print $2}' /proc/self/mounts | sort -r | while read -r m; do umount -l "$m"; done
+}
+
+# What peers left mounted below the working directory, innermost first.
+unmount() {
+	awk -v dir="$work/" 'index($2, dir) == 1 {print $2}' /proc/self/mounts | sort -r | while read -r m; do umount "$m" || umount -l "$m"; done
 }
 
 # podman keeps its state below the temporary directory too. The limit on open
@@ -76,7 +79,6 @@ podman_runtime() { # run|build
 stop_podman() {
 	[ -e "$work/podman" ] || return 0
 	podman rm -af >/dev/null 2>&1 || true
-	umount -l "$work/podman/overlay" 2>/dev/null || true
 }
 
 # Both peers leave empty cgroups of theirs: those that were not there before go.
