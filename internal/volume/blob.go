@@ -3,6 +3,7 @@ package volume
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -43,7 +44,7 @@ func readBlob(ctx context.Context, root int, l *listing, pieces []piece) ([]byte
 		}
 		_, err = f.ReadAt(raw[p.At:p.At+p.Length], p.Offset)
 		closeFile(f)
-		if err != nil && err != io.EOF { //nolint:errorlint // os.File returns it bare
+		if err != nil && !errors.Is(err, io.EOF) {
 			return nil, err
 		}
 	}

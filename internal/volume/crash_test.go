@@ -2,6 +2,7 @@ package volume
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,23 +23,23 @@ func play(role string) int {
 	ctx := context.Background()
 	s, err := Open(ctx, Options{Root: os.Args[1], Backend: Backend(os.Args[2]), Size: minSize, Log: zerolog.New(os.Stderr)})
 	if err != nil {
-		os.Stderr.WriteString(err.Error() + "\n")
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	os.Stdout.WriteString("open\n")
+	fmt.Fprintln(os.Stdout, "open")
 	if role == "work" {
 		err = work(ctx, s, os.Args[3])
-		os.Stderr.WriteString(err.Error() + "\n")
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	if _, err := s.Seed(ctx, "theirs", Directory(os.Args[3], ".")); err != nil {
-		os.Stderr.WriteString(err.Error() + "\n")
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	os.Stdout.WriteString("seeded\n")
+	fmt.Fprintln(os.Stdout, "seeded")
 	_, _ = os.Stdin.Read(make([]byte, 1))
 	if err := s.Close(); err != nil {
-		os.Stderr.WriteString(err.Error() + "\n")
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return 0
@@ -177,19 +178,29 @@ func checkWhole(t *testing.T, root string, b Backend) {
 	}
 }
 
-// Two processes use one store, in one mount namespace or in two: one loop device,
-// and the mount goes with the last of each namespace.
+// Two processes use one store, in one mount namespace or in two, whoever is
+// first: one loop device, and the mount goes with the last of each namespace.
 func TestShared(t *testing.T) {
 	for _, b := range []Backend{BtrfsLoop, XFSLoop, PlainCopy} {
-		for name, flags := range map[string]uintptr{"same namespace": 0, "own namespace": unix.CLONE_NEWNS} {
-			t.Run(string(b)+"/"+name, func(t *testing.T) {
+		for _, c := range []struct {
+			name        string
+			flags       uintptr
+			theirsFirst bool
+		}{{"same namespace", 0, false}, {"own namespace", unix.CLONE_NEWNS, false}, {"own namespace first", unix.CLONE_NEWNS, true}} {
+			t.Run(string(b)+"/"+c.name, func(t *testing.T) {
 				root, dir := hostFor(t, b), sample(t)
-				ours := openStore(t, Options{Root: root, Backend: b})
-				cmd, feed, said := start(t, "wait", b, root, dir, flags)
+				var ours *Store
+				if !c.theirsFirst {
+					ours = openStore(t, Options{Root: root, Backend: b})
+				}
+				cmd, feed, said := start(t, "wait", b, root, dir, c.flags)
 				hear(t, said, "open")
 				hear(t, said, "seeded")
-				c := snapshot(t, ours, "theirs")
-				same(t, "a volume of another process", describe(t, c.Dir), describe(t, dir))
+				if c.theirsFirst {
+					ours = openStore(t, Options{Root: root, Backend: b})
+				}
+				copied := snapshot(t, ours, "theirs")
+				same(t, "a volume of another process", describe(t, copied.Dir), describe(t, dir))
 				if len(sessions(t, ours)) != 2 {
 					t.Error("the other process has no session")
 				}

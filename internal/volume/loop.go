@@ -13,6 +13,10 @@ import (
 // has it, or a new one. A second device for the same file would be a second,
 // unaware writer, so callers hold the store's lock. The device detaches itself
 // (LO_FLAGS_AUTOCLEAR) with its last user: the mount, or the file returned.
+//
+// It goes through the host's page cache (no LO_FLAGS_DIRECT_IO): every copy of a
+// volume has pages of its own, so that without it each would read from the disk
+// what the one before has just read.
 func attachLoop(image string) (*os.File, error) {
 	dev, err := findLoop(image)
 	if dev != nil || err != nil {

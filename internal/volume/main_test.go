@@ -7,10 +7,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"slipway/internal/need"
 
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
@@ -27,48 +28,25 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// require skips the test on a machine that cannot run it, and fails it where
-// SLIPWAY_REQUIRE names what is missing, or "all".
-func require(tb testing.TB, name string, missing error) {
-	tb.Helper()
-	if missing == nil {
-		return
-	}
-	names := strings.Split(os.Getenv("SLIPWAY_REQUIRE"), ",")
-	if slices.Contains(names, name) || slices.Contains(names, "all") {
-		tb.Fatalf("SLIPWAY_REQUIRE names %s: %v", name, missing)
-	}
-	tb.Skipf("needs %s: %v", name, missing)
-}
-
-func requireRoot(tb testing.TB) {
-	tb.Helper()
-	var missing error
-	if os.Geteuid() != 0 {
-		missing = errors.New("not root")
-	}
-	require(tb, "root", missing)
-}
-
 // requireBackend is what a machine needs for it.
 func requireBackend(tb testing.TB, b Backend) {
 	tb.Helper()
-	name, program := "btrfs", "mkfs.btrfs"
 	switch b {
 	case PlainCopy:
-		return
 	case XFSLoop:
-		name, program = "xfs", "mkfs.xfs"
+		_, missing := findProgram("mkfs.xfs")
+		need.Have(tb, "xfs", errors.Join(loopMissing(), missing))
+	default:
+		_, missing := findProgram("mkfs.btrfs")
+		need.Have(tb, "btrfs", errors.Join(loopMissing(), missing))
 	}
-	_, noProgram := findProgram(program)
-	require(tb, name, errors.Join(loopMissing(), noProgram))
 }
 
 // eachBackend runs a test with a store of every backend.
 func eachBackend(t *testing.T, test func(t *testing.T, s *Store)) {
 	for _, b := range preference() {
 		t.Run(string(b), func(t *testing.T) {
-			requireRoot(t)
+			need.Root(t)
 			test(t, newStore(t, b))
 		})
 	}
@@ -95,7 +73,7 @@ func newStore(tb testing.TB, b Backend) *Store {
 // openStore closes what it opens, and sees to it that nothing stays mounted.
 func openStore(tb testing.TB, o Options) *Store {
 	tb.Helper()
-	requireRoot(tb)
+	need.Root(tb)
 	o.Log = zerolog.New(zerolog.NewTestWriter(tb))
 	o.Size = max(o.Size, minSize)
 	s, err := Open(tb.Context(), o)

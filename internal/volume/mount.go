@@ -104,9 +104,9 @@ func mountImage(dev, dir string, b Backend) error {
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
-	options := "discard" // what is removed goes back to the host's disk
+	options := ""
 	if b == BtrfsLoop {
-		options = "discard=async"
+		options = "discard=async" // over minutes; see trim
 	}
 	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOATIME
 	if err := unix.Mount(dev, dir, b.filesystem(), flags, options); err != nil {

@@ -158,7 +158,7 @@ func (s *Store) Prune(ctx context.Context, unused time.Duration) ([]Volume, erro
 		}
 		gone = append(gone, v)
 	}
-	return gone, s.forget()
+	return gone, errors.Join(s.forget(), s.clean(), s.trim())
 }
 
 // sweep removes saved volumes that lost their last name, to a crash or to Tag.

@@ -90,14 +90,14 @@ func (s *Store) grow(ctx context.Context, bytes int64) error {
 }
 
 // room is what statfs(2) says, in bytes.
-type room struct{ size, free int64 }
+type room struct{ size, used, free int64 }
 
 func space(dir string) (room, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
 		return room{}, &os.PathError{Op: "statfs", Path: dir, Err: err}
 	}
-	return room{int64(st.Blocks) * st.Bsize, int64(st.Bavail) * st.Bsize}, nil
+	return room{int64(st.Blocks) * st.Bsize, int64(st.Blocks-st.Bfree) * st.Bsize, int64(st.Bavail) * st.Bsize}, nil
 }
 
 func human(bytes int64) string {

@@ -96,7 +96,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	for _, session := range dead {
 		session.remove(s)
 	}
-	if err := s.sweep(ctx); err != nil {
+	if err := errors.Join(s.sweep(ctx), s.clean()); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
@@ -164,6 +164,9 @@ func (s *Store) Close() error {
 		return errors.Join(append(errs, err)...)
 	}
 	defer unlock()
+	if s.session != "" {
+		errs = append(errs, s.trim())
+	}
 	last := s.users != nil && unlockUsers(s.users)
 	if last && s.backend.loop() {
 		errs = append(errs, unmount(s.data))

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"slipway/internal/need"
+
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 )
@@ -222,7 +224,7 @@ func TestInImage(t *testing.T) {
 
 // Everything that matters changes the digest of a tree; times do not.
 func TestHashTree(t *testing.T) {
-	requireRoot(t)
+	need.Root(t)
 	file := func(dir string) string { return filepath.Join(dir, "a file") }
 	changes := map[string]func(dir string) error{
 		"content":       func(d string) error { return os.WriteFile(file(d), []byte("Content"), 0o644) },

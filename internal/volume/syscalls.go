@@ -26,6 +26,14 @@ func ioctl(fd int, request uintptr, arg unsafe.Pointer) error {
 // closeFD closes what nothing was written to, or what was synced before.
 func closeFD(fd int) { _ = unix.Close(fd) }
 
+// allocated is what a file takes on disk, in bytes.
+func allocated(info fs.FileInfo) int64 {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return st.Blocks * 512
+	}
+	return 0
+}
+
 // changed is when anything about the file changed last, its name included on
 // most file systems.
 func changed(info fs.FileInfo) time.Time {

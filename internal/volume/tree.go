@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash"
 	"io"
@@ -113,7 +114,7 @@ func (h *treeHash) content(ctx context.Context, e *entry) error {
 		n, err := f.Read(h.buf)
 		sum.Write(h.buf[:n])
 		h.size += int64(n)
-		if err == io.EOF { //nolint:errorlint // os.File returns it bare
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
@@ -162,7 +163,7 @@ func xattrs(e *entry) ([]xattr, error) {
 	path := fmt.Sprintf("/proc/self/fd/%d/%s", e.dir, e.name)
 	buf := make([]byte, 1024)
 	n, err := retryRange(&buf, func(b []byte) (int, error) { return unix.Llistxattr(path, b) })
-	if unix.ENOTSUP == err { //nolint:errorlint // a bare errno of package unix
+	if errors.Is(err, unix.ENOTSUP) {
 		return nil, nil
 	}
 	if err != nil {
@@ -197,7 +198,7 @@ func foreignXattr(name string) bool {
 func retryRange(buf *[]byte, f func([]byte) (int, error)) (int, error) {
 	for {
 		n, err := f(*buf)
-		if unix.ERANGE == err && len(*buf) < 1<<20 { //nolint:errorlint // a bare errno of package unix
+		if errors.Is(err, unix.ERANGE) && len(*buf) < 1<<20 {
 			*buf = make([]byte, 4*len(*buf))
 			continue
 		}
