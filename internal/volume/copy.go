@@ -60,7 +60,9 @@ func (s *Store) Snapshot(ctx context.Context, ref string, o CopyOptions) (*Copy,
 // Empty makes a copy of nothing, owned by root with mode 0755. Where a program
 // expects its image's directory, with its owner, seed from that (InImage).
 func (s *Store) Empty(ctx context.Context, o CopyOptions) (*Copy, error) {
-	c, err := s.newCopy(ctx, o, s.trees.create)
+	c, err := s.newCopy(ctx, o, func(dir string) error {
+		return errors.Join(s.trees.create(dir), os.Chmod(dir, 0o755)) // whatever the umask
+	})
 	if err != nil {
 		return nil, fmt.Errorf("make an empty volume: %w", err)
 	}
@@ -194,6 +196,9 @@ func (s *Store) Kept() ([]Kept, error) {
 
 // Take makes a copy that was kept one of this Store again.
 func (s *Store) Take(name string) (*Copy, error) {
+	if err := checkName(name); err != nil {
+		return nil, err
+	}
 	place := s.temporary("copy")
 	err := os.Rename(filepath.Join(s.data, keptDir, url.PathEscape(name)), place)
 	if errors.Is(err, os.ErrNotExist) {

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"slipway/internal/need"
+
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 )
@@ -143,7 +145,38 @@ func TestKilled(t *testing.T) {
 				}
 			}
 			nothingMounted(t, root)
+
+			cmd, _, said := start(t, "work", b, root, dir, 0)
+			hear(t, said, "open")
+			must(t, cmd.Process.Kill())
+			_ = cmd.Wait()
+			for range 2 { // the second has nothing to do
+				must(t, Reap(t.Context(), Options{Root: root}))
+				nothingMounted(t, root)
+			}
+			if left, _ := filepath.Glob(filepath.Join(root, "volumes", dataDir, sessionsDir, "*")); len(left) > 0 {
+				t.Errorf("left behind: %v", left)
+			}
 		})
+	}
+}
+
+// Reap takes away a store that was killed while it was made, and leaves a
+// directory without one as it is.
+func TestReapHalfMade(t *testing.T) {
+	root := hostFor(t, BtrfsLoop)
+	must(t, Reap(t.Context(), Options{Root: root}))
+	if left, err := os.ReadDir(root); err != nil || len(left) > 0 {
+		t.Errorf("Reap made %v (%v)", left, err)
+	}
+	need.Root(t)
+	s := &Store{root: filepath.Join(root, "volumes"), data: filepath.Join(root, "volumes", dataDir), log: zerolog.Nop()}
+	must(t, os.Mkdir(s.root, 0o700))
+	must(t, s.createImage(t.Context(), BtrfsLoop, minSize))
+	must(t, Reap(t.Context(), Options{Root: root}))
+	nothingMounted(t, root)
+	if _, err := os.Stat(imagePath(s.root)); err == nil {
+		t.Error("half a store stays")
 	}
 }
 

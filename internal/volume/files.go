@@ -10,7 +10,7 @@ import (
 // microseconds a file), or are copied whole.
 type files struct{}
 
-func (files) create(path string) error { return os.Mkdir(path, 0o755) }
+func (files) create(path string) error { return os.Mkdir(path, 0o700) }
 
 func (f files) snapshot(ctx context.Context, from, to string) error {
 	if err := f.create(to); err != nil {

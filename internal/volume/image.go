@@ -22,6 +22,9 @@ func imagePath(root string) string { return filepath.Join(root, imageFile) }
 
 // createImage makes the image file with its file system and mounts it.
 func (s *Store) createImage(ctx context.Context, b Backend, size int64) error {
+	if err := loopMissing(); err != nil {
+		return err
+	}
 	if size == 0 {
 		size = defaultSize
 	}

@@ -87,7 +87,7 @@ func (s *Store) Tag(ctx context.Context, ref, name string) error {
 
 // Rename moves a name; the new one must be free.
 func (s *Store) Rename(ctx context.Context, from, to string) error {
-	if err := checkName(to); err != nil {
+	if err := errors.Join(checkName(from), checkName(to)); err != nil {
 		return err
 	}
 	unlock, err := s.holdNames(ctx)

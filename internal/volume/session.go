@@ -1,9 +1,47 @@
 package volume
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 )
+
+// Reap removes what a crash left of a store: its mount, its loop device, its
+// copies. Without any it only looks, so that a start without volumes may call
+// it. Options are those of Open.
+func Reap(ctx context.Context, o Options) error {
+	s := &Store{root: filepath.Join(o.Root, "volumes")}
+	s.data = filepath.Join(s.root, dataDir)
+	b, err := s.readBackend()
+	if err != nil {
+		return err
+	}
+	mounted, err := mountedAt(s.data)
+	if err != nil {
+		return err
+	}
+	switch {
+	case b == "" && mounted != "":
+		unlock, err := s.lock(ctx)
+		if err != nil {
+			return err
+		}
+		defer unlock()
+		return s.clearHalfMade()
+	case b == "", b.loop() && mounted == "":
+		return nil
+	case !b.loop():
+		left, err := os.ReadDir(filepath.Join(s.data, sessionsDir))
+		if errors.Is(err, os.ErrNotExist) || err == nil && len(left) == 0 {
+			return nil
+		}
+	}
+	if s, err = Open(ctx, o); err != nil {
+		return err
+	}
+	return s.Close()
+}
 
 // deadSession is what a process left that did not close its Store.
 type deadSession struct {
