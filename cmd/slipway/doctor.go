@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -9,6 +10,7 @@ import (
 
 	"slipway/internal/doctor"
 	"slipway/internal/helpers"
+	"slipway/internal/volume"
 )
 
 func doctorCommand(g *globals) *cobra.Command {
@@ -40,6 +42,7 @@ func doctorCommand(g *globals) *cobra.Command {
 				Root: g.root, UID: os.Geteuid(), Proc: "/proc", Sys: "/sys", Git: git,
 				Runc: path(helpers.Runc), Sandbox: path(helpers.Sandbox), Agent: path(helpers.Agent),
 			})
+			found = append(found, g.volumeFinding(cmd.Context()))
 			if g.json {
 				err = printJSON(os.Stdout, found)
 			} else {
@@ -51,6 +54,19 @@ func doctorCommand(g *globals) *cobra.Command {
 			return err
 		},
 	}
+}
+
+// volumeFinding says how copies of volumes are made here.
+func (g *globals) volumeFinding(ctx context.Context) doctor.Finding {
+	backend, why, err := volume.Probe(ctx, g.root)
+	f := doctor.Finding{Name: "volumes", State: doctor.OK, Detail: fmt.Sprintf("copies by %s: %s", backend, why)}
+	switch {
+	case err != nil:
+		f.State, f.Detail, f.Fix = doctor.Warn, err.Error(), "named volumes cannot be used until this is mended"
+	case backend == volume.PlainCopy:
+		f.State, f.Fix = doctor.Warn, "apt-get install btrfs-progs, so that copies take milliseconds"
+	}
+	return f
 }
 
 func (p painter) findings(found []doctor.Finding) {

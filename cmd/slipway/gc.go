@@ -2,11 +2,16 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"time"
 
 	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
+
+	"slipway/internal/volume"
 )
 
 func gcCommand(g *globals) *cobra.Command {
@@ -35,17 +40,37 @@ func gcCommand(g *globals) *cobra.Command {
 				return fmt.Errorf("forget what was pruned: %w", err)
 			}
 		}
+		volumes, err := g.pruneVolumes(ctx)
+		if err != nil {
+			return err
+		}
 		runs, err := s.store.DropRuns(max(0, keepRuns))
 		if err != nil {
 			return err
 		}
 		if g.json {
-			return printJSON(os.Stdout, map[string]any{"freed_bytes": freed, "runs_removed": runs})
+			return printJSON(os.Stdout, map[string]any{"freed_bytes": freed, "runs_removed": runs, "volumes_removed": volumes})
 		}
-		fmt.Printf("freed %s of build cache, removed %d runs\n", bytesText(freed), runs)
+		fmt.Printf("freed %s of build cache, removed %d runs and %d unused volume seeds\n", bytesText(freed), runs, volumes)
 		return nil
 	})
 	return cmd
+}
+
+// unusedSeed is how long a volume's seed is kept for the next run that mounts it.
+const unusedSeed = 30 * 24 * time.Hour
+
+// pruneVolumes removes seeds that no run has mounted for long. It makes no store.
+func (g *globals) pruneVolumes(ctx context.Context) (int, error) {
+	if _, err := os.Stat(filepath.Join(g.root, "volumes")); err != nil {
+		return 0, nil //nolint:nilerr // no volumes, nothing to remove
+	}
+	store, err := volume.Open(ctx, volume.Options{Root: g.root, Log: g.log})
+	if err != nil {
+		return 0, err
+	}
+	removed, err := store.Prune(ctx, unusedSeed)
+	return len(removed), errors.Join(err, store.Close())
 }
 
 // keepBytes reads --keep; negative asks for the builder's own policy.

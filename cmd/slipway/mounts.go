@@ -43,7 +43,7 @@ func (w wiring) mounts(ctx context.Context, t pipeline.Test) (binds []runner.Bin
 	for _, v := range t.Volumes {
 		b := runner.Bind{Source: filepath.Join(w.dir, filepath.FromSlash(v.Source)), Target: v.Target, ReadOnly: v.ReadOnly}
 		if !engine.Bind(v) {
-			c, err := w.copyOf(ctx, v.Source)
+			c, err := w.copyOf(ctx, v.Source, volume.CopyOptions{Limit: t.Resources.Disk})
 			if err != nil {
 				return nil, nil, errors.Join(fmt.Errorf("volume %s of test %s: %w", v.Source, t.Name, err), release())
 			}
@@ -56,16 +56,17 @@ func (w wiring) mounts(ctx context.Context, t pipeline.Test) (binds []runner.Bin
 }
 
 // copyOf makes a copy of a named volume's seed, importing that when it changed.
-func (w wiring) copyOf(ctx context.Context, name string) (*volume.Copy, error) {
+func (w wiring) copyOf(ctx context.Context, name string, o volume.CopyOptions) (*volume.Copy, error) {
 	from := w.seeds[name].From
 	if from == "" {
-		return w.volumes.Empty(ctx, volume.CopyOptions{})
+		return w.volumes.Empty(ctx, o)
 	}
-	seed, err := w.volumes.Seed(ctx, name, volume.Directory(w.dir, filepath.FromSlash(from)))
+	// Without a name in the store: two repositories may call different seeds the same.
+	seed, err := w.volumes.Seed(ctx, "", volume.Directory(w.dir, filepath.FromSlash(from)))
 	if err != nil {
 		return nil, err
 	}
-	return w.volumes.Snapshot(ctx, seed.ID, volume.CopyOptions{})
+	return w.volumes.Snapshot(ctx, seed.ID, o)
 }
 
 // checkMounts makes sure that every directory that tests mount is there and

@@ -98,10 +98,8 @@ func (g *globals) open(ctx context.Context, opt openOptions) (_ *stack, err erro
 	if s.gateway, err = network.New(network.Options{Resolvers: resolvers, Ready: 2, Log: g.log}); err != nil {
 		return nil, err
 	}
-	if opt.volumes { // before the runner, whose helper sees the mounts of this moment
-		if s.volumes, err = volume.Open(ctx, volume.Options{Root: g.root, Log: g.log}); err != nil {
-			return nil, err
-		}
+	if err := s.openVolumes(ctx, g, opt.volumes); err != nil { // before the runner, whose helper sees the mounts of this moment
+		return nil, err
 	}
 	if opt.sandbox {
 		if s.runner, err = g.openRunner(ctx, finder, group); err != nil {
@@ -127,6 +125,17 @@ func (g *globals) open(ctx context.Context, opt openOptions) (_ *stack, err erro
 	})
 	g.log.Debug().Dur("took_ms", time.Since(started)).Msg("BuildKit opened")
 	return s, err
+}
+
+// openVolumes opens the store of named volumes, or else removes what a crash
+// left of it.
+func (s *stack) openVolumes(ctx context.Context, g *globals, wanted bool) (err error) {
+	o := volume.Options{Root: g.root, Log: g.log}
+	if !wanted {
+		return volume.Reap(ctx, o)
+	}
+	s.volumes, err = volume.Open(ctx, o)
+	return err
 }
 
 func (g *globals) openRunner(ctx context.Context, finder helpers.Finder, group string) (*runner.Runner, error) {
