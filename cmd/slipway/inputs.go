@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -99,12 +100,16 @@ func (all platformSteps) predict(built func(digest.Digest) bool, before json.Raw
 			was = last[i].Steps
 		}
 		said := dockerfile.Predict(p.Steps, p.Final, built, was)
-		switch said.State {
-		case dockerfile.Rebuilt:
-			return engine.WillBuild, said.Reason
-		case dockerfile.Unknown:
+		switch {
+		case said.State == dockerfile.Unknown:
 			state, reason = engine.Unknown, said.Reason
+		case said.State == dockerfile.Rebuilt && anyNot(said.Steps, dockerfile.Cached): // else only the configuration is new
+			return engine.WillBuild, said.Reason
 		}
 	}
 	return state, reason
+}
+
+func anyNot(steps []dockerfile.Verdict, state dockerfile.State) bool {
+	return slices.ContainsFunc(steps, func(v dockerfile.Verdict) bool { return v.State != state })
 }
