@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -18,7 +19,7 @@ func doctorCommand(g *globals) *cobra.Command {
 		Use:   "doctor",
 		Short: "Check whether this machine can run slipway, and say how to mend what is missing",
 		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			finder, err := g.finder()
 			if err != nil {
 				return err
@@ -26,7 +27,7 @@ func doctorCommand(g *globals) *cobra.Command {
 			if finder.Root, err = os.MkdirTemp("", "slipway-doctor"); err != nil { // unpack nothing under the root
 				return fmt.Errorf("unpack the helpers to look at them: %w", err)
 			}
-			defer os.RemoveAll(finder.Root)
+			defer func() { err = errors.Join(err, os.RemoveAll(finder.Root)) }()
 			path := func(name string) string {
 				p, err := finder.Find(name)
 				if err != nil {

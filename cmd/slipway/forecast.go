@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -152,6 +151,6 @@ func (p painter) diff(diff string) {
 		case strings.HasPrefix(line, "-"):
 			color = red
 		}
-		io.WriteString(p.w, "  "+p.paint(color, strings.TrimSuffix(line, "\n"))+"\n")
+		fmt.Fprintf(p.w, "  %s\n", p.paint(color, strings.TrimSuffix(line, "\n")))
 	}
 }

@@ -20,16 +20,15 @@ import (
 // runFlags are those of `run pipeline`.
 type runFlags struct {
 	eventFlags
-	only          []string
-	dryRun        bool
-	rerunTests    bool
-	noCache       bool
-	secrets       string
-	builder       string
-	builderCerts  string
-	parallel      int
-	progress      string
-	buildPlatform string
+	only         []string
+	dryRun       bool
+	rerunTests   bool
+	noCache      bool
+	secrets      string
+	builder      string
+	builderCerts string
+	parallel     int
+	progress     string
 }
 
 func runPipelineCommand(g *globals) *cobra.Command {
@@ -123,8 +122,10 @@ func (g *globals) conduct(ctx context.Context, s *stack, dir string, plan pipeli
 		ev.Dirty, err = dirty()
 		changed <- err
 	}()
-	opt := engine.Options{ID: store.NewRunID(time.Now()), Dir: dir, RerunTests: f.rerunTests, NoCache: f.noCache,
-		Event: func() (pipeline.Event, error) { err := <-changed; return ev, err }}
+	opt := engine.Options{
+		ID: store.NewRunID(time.Now()), Dir: dir, RerunTests: f.rerunTests, NoCache: f.noCache,
+		Event: func() (pipeline.Event, error) { err := <-changed; return ev, err },
+	}
 	run, err := e.Run(ctx, plan, opt)
 	return run, errors.Join(err, display.Close())
 }

@@ -44,8 +44,10 @@ func checkFiles(shown, dir string, p *pipeline.Pipeline) pipeline.Errors {
 		name := filepath.Join(shown, filepath.FromSlash(file))
 		data, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(file)))
 		if err != nil {
-			problems = append(problems, pipeline.Problem{File: filepath.Join(shown, pipelineFile), Line: 1, Column: 1,
-				Message: fmt.Sprintf("environments names %s, which cannot be read: %v", file, errors.Unwrap(err))})
+			problems = append(problems, pipeline.Problem{
+				File: filepath.Join(shown, pipelineFile), Line: 1, Column: 1,
+				Message: fmt.Sprintf("environments names %s, which cannot be read: %v", file, errors.Unwrap(err)),
+			})
 			continue
 		}
 		if _, err := pipeline.ParseEnvironment(name, data); errors.As(err, &bad) {

@@ -29,8 +29,10 @@ func versionCommand(g *globals) *cobra.Command {
 		Short: "Say which slipway, BuildKit and container runtime this is",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			v := versions{Version: version, Commit: commit, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
-				BuildKit: builder.Versions().BuildKit, Runtime: g.runtimeVersion(cmd)}
+			v := versions{
+				Version: version, Commit: commit, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
+				BuildKit: builder.Versions().BuildKit, Runtime: g.runtimeVersion(cmd),
+			}
 			if g.json {
 				return printJSON(os.Stdout, v)
 			}

@@ -239,7 +239,12 @@ func TestForecastAgreesWithRun(t *testing.T) {
 		{"never built", "build build run run", func() {}},
 		{"built", "cached cached reused reused", func() { b.run(t, two, engine.Options{}) }},
 		{"changed", "build build run run", func() { b.salt = "new" }},
-		{"pruned", "build build run run", func() { b.salt = ""; b.Store.Pruned() }},
+		{"pruned", "build build run run", func() {
+			b.salt = ""
+			if err := b.Store.Pruned(); err != nil {
+				t.Fatal(err)
+			}
+		}},
 	} {
 		step.do()
 		if got := forecast(); got != step.want {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 
 	"slipway/internal/store"
 	"slipway/pipeline"
@@ -93,9 +94,7 @@ func (e *Engine) Forecast(ctx context.Context, plan pipeline.Plan, opt Options) 
 		}
 	}
 	out := Forecast{Plan: plan.Digest.String(), Images: f.images}
-	for _, name := range sorted(maps.Keys(plan.Services)) {
-		out.Services = append(out.Services, name)
-	}
+	out.Services = slices.Sorted(maps.Keys(plan.Services))
 	return out, nil
 }
 

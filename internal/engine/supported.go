@@ -2,8 +2,6 @@ package engine
 
 import (
 	"fmt"
-	"iter"
-	"slices"
 	"strings"
 
 	"slipway/pipeline"
@@ -34,5 +32,3 @@ func Supported(plan pipeline.Plan) error {
 func Bind(v pipeline.Volume) bool {
 	return v.Source == "." || strings.HasPrefix(v.Source, "./") || strings.HasPrefix(v.Source, "../") || strings.HasPrefix(v.Source, "/")
 }
-
-func sorted[T ~string](seq iter.Seq[T]) []T { return slices.Sorted(seq) }

@@ -61,7 +61,7 @@ func (f Finder) unpack(name string, data []byte) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("unpack %s: %w", name, err)
 	}
-	defer os.Remove(tmp.Name()) // gone already when the rename went well
+	defer func() { _ = os.Remove(tmp.Name()) }() // gone already when the rename went well
 	_, err = tmp.Write(data)
 	err = errors.Join(err, tmp.Chmod(0o755), tmp.Close())
 	if err == nil {

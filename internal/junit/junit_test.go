@@ -13,7 +13,8 @@ func TestRead(t *testing.T) {
 		name, in string
 		want     junit.Report
 	}{
-		{"pytest", `<?xml version="1.0"?><testsuites><testsuite name="pytest" tests="99">
+		{
+			"pytest", `<?xml version="1.0"?><testsuites><testsuite name="pytest" tests="99">
 			<properties><property name="a" value="b"/></properties>
 			<testcase classname="test_app" name="test_ok" time="0.1"/>
 			<testcase classname="test_app" name="test_sum"><failure message="assert 1 == 2&#10;more">trace</failure></testcase>
@@ -21,7 +22,8 @@ func TestRead(t *testing.T) {
  no database
  trace</error></testcase>
 			<testcase name="test_later"><skipped/></testcase></testsuite></testsuites>`,
-			junit.Report{Tests: 4, Failures: 1, Errors: 1, Skipped: 1, Failed: []junit.Case{{Name: "test_app.test_sum", Message: "assert 1 == 2"}, {Name: "test_app.test_db", Message: "no database"}}}},
+			junit.Report{Tests: 4, Failures: 1, Errors: 1, Skipped: 1, Failed: []junit.Case{{Name: "test_app.test_sum", Message: "assert 1 == 2"}, {Name: "test_app.test_db", Message: "no database"}}},
+		},
 		{"bare suite, nested", `<testsuite><testsuite><testcase name="a"/></testsuite><testcase name="b"/></testsuite>`, junit.Report{Tests: 2}},
 		{"empty suite", `<testsuites/>`, junit.Report{}},
 	}

@@ -38,8 +38,7 @@ func Lock(ctx context.Context, root, command string, waiting func(Holder)) (unlo
 			break
 		}
 		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			f.Close()
-			return nil, fmt.Errorf("lock %s: %w", path, err)
+			return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())
 		}
 		if !told && waiting != nil {
 			told = true
@@ -47,8 +46,7 @@ func Lock(ctx context.Context, root, command string, waiting func(Holder)) (unlo
 		}
 		select {
 		case <-ctx.Done():
-			f.Close()
-			return nil, context.Cause(ctx)
+			return nil, errors.Join(context.Cause(ctx), f.Close())
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
@@ -57,7 +55,7 @@ func Lock(ctx context.Context, root, command string, waiting func(Holder)) (unlo
 		_, err = f.WriteAt(data, 0) // only for the message of whoever waits: a failure here locks all the same
 		_ = err
 	}
-	return func() { f.Close() }, nil
+	return func() { _ = f.Close() }, nil // closing frees the lock, whatever it says
 }
 
 // holder reads who wrote the lock file last; zero when it cannot be read.

@@ -43,11 +43,11 @@ func (s *Store) PutBuild(key digest.Digest, b Build, steps []digest.Digest) erro
 		if s.Built(step) {
 			continue
 		}
-		if err := s.put(keyed(stepsDir, step), struct{}{}, false); err != nil {
+		if err := s.put(keyed(stepsDir, step), struct{}{}); err != nil {
 			return err
 		}
 	}
-	return s.put(keyed(buildsDir, key), b, false)
+	return s.put(keyed(buildsDir, key), b)
 }
 
 // Build gives the image that the inputs behind key were built to.
@@ -62,7 +62,7 @@ func (s *Store) Built(step digest.Digest) bool { return s.exists(keyed(stepsDir,
 
 // PutInput records the steps of the last build of a task of the pipeline in dir.
 func (s *Store) PutInput(dir, task string, in Input) error {
-	return s.put(inputName(dir, task), in, false)
+	return s.put(inputName(dir, task), in)
 }
 
 // Input gives what PutInput recorded.
@@ -78,7 +78,7 @@ func inputName(dir, task string) string {
 
 // PutTest records a passed test under key.
 func (s *Store) PutTest(key digest.Digest, t PassedTest) error {
-	return s.put(keyed(testsDir, key), t, false)
+	return s.put(keyed(testsDir, key), t)
 }
 
 // Test gives the passed test recorded under key.
@@ -114,7 +114,7 @@ type Base struct {
 }
 
 // PutBase records what a reference was imported as.
-func (s *Store) PutBase(ref string, b Base) error { return s.put(baseName(ref), b, false) }
+func (s *Store) PutBase(ref string, b Base) error { return s.put(baseName(ref), b) }
 
 // Base gives what PutBase recorded.
 func (s *Store) Base(ref string) (Base, bool) {

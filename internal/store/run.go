@@ -97,7 +97,7 @@ func (s *Store) RunDir(id string) string { return filepath.Join(s.dir, runsDir, 
 
 // PutRun writes the record of a run.
 func (s *Store) PutRun(r Run) error {
-	return s.put(filepath.Join(runsDir, r.ID, "run.json"), r, false)
+	return s.put(filepath.Join(runsDir, r.ID, "run.json"), r)
 }
 
 // Run reads one record by its ID or an unambiguous beginning or end of it; "last" is the newest.

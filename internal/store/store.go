@@ -49,9 +49,9 @@ const (
 // errReadOnly is a defect of the caller: a read-only store was asked to write.
 var errReadOnly = errors.New("the records were opened read-only")
 
-// put writes v as JSON to name under the store, whole or not at all. With sync
-// it survives a power cut, without it a kill.
-func (s *Store) put(name string, v any, sync bool) error {
+// put writes v as JSON to name under the store, whole or not at all. It
+// survives a kill, and a power cut once the kernel has written it.
+func (s *Store) put(name string, v any) error {
 	if s.readOnly {
 		return errReadOnly
 	}
@@ -59,7 +59,7 @@ func (s *Store) put(name string, v any, sync bool) error {
 	if err != nil {
 		return fmt.Errorf("encode record %s: %w", name, err)
 	}
-	return replace(filepath.Join(s.dir, name), data, sync)
+	return replace(filepath.Join(s.dir, name), data)
 }
 
 // get reads name into v and reports whether it was there. A record that cannot
@@ -70,7 +70,7 @@ func (s *Store) get(name string, v any) bool {
 }
 
 // replace writes data to a temporary file beside path and renames it into place.
-func replace(path string, data []byte, sync bool) (err error) {
+func replace(path string, data []byte) (err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return fmt.Errorf("write record: %w", err)
 	}
@@ -80,17 +80,12 @@ func replace(path string, data []byte, sync bool) (err error) {
 	}
 	defer func() {
 		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
+			_ = f.Close() // closed already, or what went wrong is in err
+			_ = os.Remove(f.Name())
 		}
 	}()
 	if _, err := f.Write(data); err != nil {
 		return fmt.Errorf("write record %s: %w", path, err)
-	}
-	if sync {
-		if err := f.Sync(); err != nil {
-			return fmt.Errorf("write record %s: %w", path, err)
-		}
 	}
 	if err := f.Close(); err != nil {
 		return fmt.Errorf("write record %s: %w", path, err)
