@@ -26,13 +26,13 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	}{
 		{"build", "] RUN echo", 500 * time.Millisecond},
 		{"export", "exporting to image", 150 * time.Millisecond},
-		{"sandbox", "[a/t] test", 250 * time.Millisecond},
+		{"sandbox", "begun", 200 * time.Millisecond},
 		{"cleanup", "ended", 60 * time.Millisecond},
 	}
 	n := 0
 	for _, phase := range phases {
-		killed := 0
-		for range soak(2, 25) {
+		killed, want := 0, soak(2, 25)
+		for tries := 0; killed < want && tries < 4*want; tries++ { // some runs end before the blow
 			n++
 			if p.kill(t, fmt.Sprint("refs/heads/", n), phase.from, rand.N(phase.within)) {
 				killed++
@@ -43,8 +43,8 @@ func TestKilledAtAnyMoment(t *testing.T) {
 			p.nothingLeft(t, phase.name)
 		}
 		t.Logf("%s: killed %d times", phase.name, killed)
-		if killed == 0 {
-			t.Errorf("no run was killed in %s: the phase is not found any more", phase.name)
+		if killed < want {
+			t.Errorf("only %d of %d runs were killed in %s: the phase is not found any more", killed, want, phase.name)
 		}
 	}
 }
