@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 	}
-	os.Exit(m.Run())
+	os.Exit(need.Run(m))
 }
 
 // runcPath is the runtime that make build leaves in bin.

@@ -13,6 +13,7 @@ import (
 
 	"slipway/builder"
 	"slipway/builder/dockerfile"
+	"slipway/internal/need"
 	"slipway/pipeline"
 )
 
@@ -154,7 +155,7 @@ func TestMain(m *testing.M) {
 		}
 	}
 	flag.Parse()
-	os.Exit(m.Run())
+	os.Exit(need.Run(m))
 }
 
 // resolve answers from what the project imported.

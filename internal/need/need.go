@@ -55,3 +55,17 @@ func OpenDir(tb testing.TB) string {
 	}
 	return dir
 }
+
+// Run runs the tests of a package with a temporary directory of its own, which
+// is removed with what they, and processes they killed, left in it.
+func Run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "slipway-test-")
+	if err == nil {
+		err = errors.Join(os.Chmod(dir, 0o755), os.Setenv("TMPDIR", dir))
+	}
+	if err != nil {
+		panic(err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }() // a mount that is left makes it fail: leave that to see
+	return m.Run()
+}
