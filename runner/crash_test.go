@@ -312,7 +312,7 @@ func TestPrepareThenExec(t *testing.T) {
 
 // A helper that cannot start says why, at the first use.
 func TestOpenFails(t *testing.T) {
-	require(t, "sandbox")
+	sandboxes(t)
 	_, err := runner.Open(context.Background(), runner.Options{Helper: "/missing", Agent: programs.agent, Root: t.TempDir(), Cgroup: "/slipway-test/x"})
 	if err == nil || !strings.Contains(err.Error(), "make build") {
 		t.Errorf("no helper: %v", err)

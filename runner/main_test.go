@@ -2,11 +2,11 @@ package runner_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +15,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/rs/zerolog"
 
+	"slipway/internal/need"
 	"slipway/pipeline"
 	"slipway/runner"
 )
@@ -86,16 +87,12 @@ func buildPrograms(dir string) error {
 	return nil
 }
 
-// require skips where sandboxes cannot be made, and fails where they must be.
-func require(t testing.TB, name string) {
-	t.Helper()
-	if programs.lack == "" {
-		return
+// sandboxes asks for a machine that can make them.
+func sandboxes(tb testing.TB) {
+	tb.Helper()
+	if programs.lack != "" {
+		need.Have(tb, "sandbox", errors.New(programs.lack))
 	}
-	if slices.Contains(strings.Split(os.Getenv("SLIPWAY_REQUIRE"), ","), name) {
-		t.Fatalf("SLIPWAY_REQUIRE names %s: %s", name, programs.lack)
-	}
-	t.Skip(programs.lack)
 }
 
 // bench is a runner over a busybox image.
@@ -108,7 +105,7 @@ type bench struct {
 
 func open(t testing.TB) *bench {
 	t.Helper()
-	require(t, "sandbox")
+	sandboxes(t)
 	base := t.TempDir()
 	b := &bench{TB: t, image: busyboxLayer(t, filepath.Join(base, "layer"))}
 	b.opts = runner.Options{

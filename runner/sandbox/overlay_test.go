@@ -4,32 +4,20 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
-	"strings"
 	"syscall"
 	"testing"
 
+	"slipway/internal/need"
+
 	"golang.org/x/sys/unix"
 )
-
-// require skips without root, and fails where SLIPWAY_REQUIRE names it.
-func require(t *testing.T, name string) {
-	t.Helper()
-	if os.Getuid() == 0 {
-		return
-	}
-	if slices.Contains(strings.Split(os.Getenv("SLIPWAY_REQUIRE"), ","), name) {
-		t.Fatalf("SLIPWAY_REQUIRE names %s, and this is not root", name)
-	}
-	t.Skip("mounts need root")
-}
 
 const insideEnv = "SLIPWAY_TEST_INSIDE"
 
 // TestOverlay mounts layers both ways, the way of old kernels included, in a
 // mount namespace of its own.
 func TestOverlay(t *testing.T) {
-	require(t, "root")
+	need.Root(t)
 	if os.Getenv(insideEnv) == "" {
 		cmd := exec.Command("/proc/self/exe", "-test.run", "^TestOverlay$", "-test.v")
 		cmd.Env = append(os.Environ(), insideEnv+"=1")
@@ -120,7 +108,7 @@ func testSlot(t *testing.T) *slot {
 
 // A user namespace belongs to its range's first id: what it uses up is its own.
 func TestUserNamespaceOwner(t *testing.T) {
-	require(t, "root")
+	need.Root(t)
 	s := testSlot(t)
 	var owner uint32
 	if err := ioctlOwner(int(s.ns.Fd()), &owner); err != nil {
