@@ -170,6 +170,18 @@ var wrongFiles = []wrong{
 		`18:11: images.app.tests.a.volumes: "./a:/dev/shm" is not a volume (./src:/dst[:ro|rw] or name:/dst); the sandbox itself keeps /dev/shm; choose another target`,
 		`20:11: images.app.tests.a.volumes: /d is mounted twice; keep one`,
 	}, form},
+	{"tmpfs", "services: {db: {image: redis, volumes: [\"d:/data\"], tmpfs: /data}}\nvolumes: {d: {}}\n", "build: .\nservices: db\ntests:\n  a:\n    command: x\n    volumes: [\"./a:/a\"]\n    tmpfs:\n    - a\n    - /proc/x\n    - /t:size=64k\n    - /t:mode=9\n    - /t:uid=70000\n    - /t:suid\n    - /a\n    - /b\n    - /b:exec\n    - /out", []string{
+		`11:11: images.app.tests.a.tmpfs: "a" is not a tmpfs (/path[:options]); it must begin with /`,
+		`12:11: images.app.tests.a.tmpfs: "/proc/x" is not a tmpfs (/path[:options]); the sandbox itself keeps /proc/x; choose another path`,
+		`13:11: images.app.tests.a.tmpfs: "/t:size=64k" is not a tmpfs (/path[:options]); size: it is less than 1m; is a unit missing, as in 512m?`,
+		`14:11: images.app.tests.a.tmpfs: "/t:mode=9" is not a tmpfs (/path[:options]); mode: write a number up to 7777`,
+		`15:11: images.app.tests.a.tmpfs: "/t:uid=70000" is not a tmpfs (/path[:options]); uid: write a number up to 65535`,
+		`16:11: images.app.tests.a.tmpfs: "/t:suid" is not a tmpfs (/path[:options]); the options are size, mode, uid, gid and exec; "suid" is none of them`,
+		`17:11: images.app.tests.a.tmpfs: /a is a volume already; keep one`,
+		`19:11: images.app.tests.a.tmpfs: /b is mounted twice; keep one`,
+		`20:11: images.app.tests.a.tmpfs: "/out" is not a tmpfs (/path[:options]); the sandbox itself keeps /out; choose another path`,
+		`21:60: services.db.tmpfs: /data is a volume already; keep one`,
+	}, form},
 	{"test needs", "", "build: .\ntests: {a: {command: x, needs: [b, a, app, c]}, bb: {command: x}}", []string{
 		`5:37: images.app.tests.a.needs: no test "b" in image app; known: a, bb`,
 		`5:40: images.app.tests.a.needs: a needs itself`,

@@ -137,6 +137,7 @@ func (x *expansion) needsOfTest(w written) {
 		}
 	}
 	x.mounts(w.task, w.d, w.node, t.Test.Volumes)
+	mountedTwice(w.d, w.node, t.Test.Volumes, t.Test.Tmpfs)
 	seen := map[string]bool{}
 	services, d := x.servicesOf(w)
 	for _, s := range services {

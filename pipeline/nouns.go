@@ -78,6 +78,16 @@ type Volume struct {
 	ReadOnly bool   `json:"read_only,omitzero"`
 }
 
+// Tmpfs is a directory of a test or service that is kept in memory.
+type Tmpfs struct {
+	Target string `json:"target,omitzero"` // absolute path in the sandbox
+	Size   int64  `json:"size,omitzero"`   // bytes; 0: what the memory limit leaves
+	Mode   uint32 `json:"mode,omitzero"`   // of its root directory; 0: 1777
+	UID    uint32 `json:"uid,omitzero"`    // owner of its root directory
+	GID    uint32 `json:"gid,omitzero"`
+	Exec   bool   `json:"exec,omitzero"` // programs in it may be run
+}
+
 // Test is one command run inside the exact image.
 type Test struct {
 	Name        string            `json:"name,omitzero"`
@@ -86,6 +96,7 @@ type Test struct {
 	Environment map[string]string `json:"environment,omitzero"` // over the image's own
 	Network     Network           `json:"network,omitzero"`
 	Volumes     []Volume          `json:"volumes,omitzero"`
+	Tmpfs       []Tmpfs           `json:"tmpfs,omitzero"`
 	Secrets     []string          `json:"secrets,omitzero"`
 	Services    []string          `json:"services,omitzero"`
 	User        string            `json:"user,omitzero"`        // over the image's own

@@ -54,6 +54,11 @@ var volumeShort = scalar(shape{kind: "string", says: "volume (./src:/dst[:ro|rw]
 
 var reservedTargets = []string{"/", "/proc", "/sys", "/dev", "/out"}
 
+// reserved paths are the sandbox's own.
+func reserved(target string) bool {
+	return slices.Contains(reservedTargets, target) || reservedBelow.MatchString(target)
+}
+
 func parseVolume(text string) (v Volume, problem string) {
 	source, rest, found := strings.Cut(text, ":")
 	if !found {
@@ -64,7 +69,7 @@ func parseVolume(text string) (v Volume, problem string) {
 		return v, "the target must begin with /"
 	}
 	v.Target = path.Clean(target)
-	if slices.Contains(reservedTargets, v.Target) || reservedBelow.MatchString(v.Target) {
+	if reserved(v.Target) {
 		return v, "the sandbox itself keeps " + v.Target + "; choose another target"
 	}
 	bind := !nameRegexp.MatchString(source)

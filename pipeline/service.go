@@ -11,7 +11,7 @@ type Service struct {
 	Environment map[string]string `json:"environment,omitzero"`
 	EnvFile     []string          `json:"env_file,omitzero"`
 	Volumes     []Volume          `json:"volumes,omitzero"`
-	Tmpfs       []string          `json:"tmpfs,omitzero"`
+	Tmpfs       []Tmpfs           `json:"tmpfs,omitzero"`
 	User        string            `json:"user,omitzero"`
 	WorkingDir  string            `json:"working_dir,omitzero"`
 	Healthcheck *Healthcheck      `json:"healthcheck,omitzero"`

@@ -19,7 +19,7 @@ var serviceCodec = object("service", "A container beside a test. Keys and meanin
 	at("environment", keyValues, "Variables, over the image's own.", func(s *Service) *map[string]string { return &s.Environment }),
 	at("env_file", oneOrMore(repositoryPath), "Files of KEY=VALUE lines in the repository; environment wins.", func(s *Service) *[]string { return &s.EnvFile }),
 	at("volumes", volumes, "`./directory:/target` (read-only unless `:rw`) or `name:/target`.", func(s *Service) *[]Volume { return &s.Volumes }),
-	at("tmpfs", oneOrMore(sandboxPath), "Directories kept in memory.", func(s *Service) *[]string { return &s.Tmpfs }),
+	at("tmpfs", tmpfs, tmpfsDoc, func(s *Service) *[]Tmpfs { return &s.Tmpfs }),
 	at("user", anyText, "User, or user:group.", func(s *Service) *string { return &s.User }),
 	at("working_dir", sandboxPath, "Directory it starts in.", func(s *Service) *string { return &s.WorkingDir }),
 	at("healthcheck", healthcheck, "How to see that it is ready. Tests wait for it.", func(s *Service) **Healthcheck { return &s.Healthcheck }),

@@ -41,6 +41,8 @@ var testCodec = object("test", "One command inside the exact image.", defaultTes
 		func(t *testFile) *[]placed[string] { return &t.services }),
 	at("volumes", volumes, "`./directory:/target` (read-only unless `:rw`) or `name:/target`.",
 		func(t *testFile) *[]Volume { return &t.Volumes }),
+	at("tmpfs", tmpfs, tmpfsDoc,
+		func(t *testFile) *[]Tmpfs { return &t.Tmpfs }),
 	at("secrets", oneOrMore(nameCodec), "Names of secrets that it may read.",
 		func(t *testFile) *[]string { return &t.Secrets }),
 	at("user", anyText, "User, or user:group, over the image's own.",

@@ -103,6 +103,7 @@ func (x *expansion) service(w written, name string, seen map[string]bool) (key s
 func (x *expansion) readService(d *decoder, e entry[*node], matrix map[string]string) *usedService {
 	s := &usedService{Service: serviceCodec.decode(d, e.value), written: e.value}
 	s.Name = e.name
+	mountedTwice(d, e.value, s.Volumes, s.Tmpfs)
 	s.depends = slices.Sorted(maps.Keys(s.DependsOn))
 	keys := make(map[string]string, len(s.depends))
 	for _, other := range s.depends {
@@ -136,6 +137,7 @@ func (x *expansion) unusedServices() {
 			d.scope = scope{lenient: true}
 			s := serviceCodec.decode(d, e.value)
 			x.knownVolumes(d, e.value, s.Volumes)
+			mountedTwice(d, e.value, s.Volumes, s.Tmpfs)
 			if ref, ours := cutImage(s.Image); ours {
 				x.p.knownImage(d.under("image"), e.value.get("image").at, ref)
 			}

@@ -169,6 +169,52 @@ func TestBinds(t *testing.T) {
 	}
 }
 
+// Directories in memory have the owner, mode and size that were asked for, count
+// for the memory limit, and lie under whatever is mounted inside them.
+func TestTmpfs(t *testing.T) {
+	b := open(t)
+	src := t.TempDir()
+	if err := os.WriteFile(filepath.Join(src, "f"), []byte("data\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	script := `
+stat -c '%n %a %u:%g' /run /new/deep /dev/shm
+grep ' /run \| /new/deep \| /dev/shm ' /proc/self/mountinfo | while read _ _ _ _ at options rest; do
+	case $options in *noexec*) x=noexec;; *) x=exec;; esac
+	case $options in *nosuid*nodev*) s=;; *) s=LOOSE;; esac
+	echo $at $x $s; done
+cat /run/vol/f /run/secrets/token; ls /run
+head -c 3000000 /dev/zero > /new/deep/large || echo full
+cp /bin/busybox /dev/shm/busybox && /dev/shm/busybox echo run`
+	res, out := b.run(pipeline.Test{
+		Command: []string{"sh", "-c", script},
+		Tmpfs:   []pipeline.Tmpfs{{Target: "/new/deep", Size: 2 << 20, Mode: 0o750, UID: 1000, GID: 1001}, {Target: "/run"}, {Target: "/dev/shm", Exec: true}},
+	}, func(q *runner.Request) {
+		q.Binds = []runner.Bind{{Source: src, Target: "/run/vol", ReadOnly: true}}
+		q.Secrets = map[string][]byte{"token": []byte("secret\n")}
+	})
+	want := "/run 1777 0:0\n/new/deep 750 1000:1001\n/dev/shm 1777 0:0\n"
+	for _, line := range []string{"/run noexec\n", "/new/deep noexec\n", "/dev/shm exec\n", "data\nsecret\nsecrets\nvol\n", "full\n", "run\n"} {
+		if !strings.Contains(out, line) {
+			t.Errorf("no %q", line)
+		}
+	}
+	if res.State != pipeline.Passed || !strings.HasPrefix(out, want) || strings.Contains(out, "LOOSE") || t.Failed() {
+		t.Errorf("%+v\n%s", res, out)
+	}
+	res, _ = b.run(pipeline.Test{
+		Command: []string{"dd", "if=/dev/zero", "of=/m/x", "bs=1M", "count=200"}, Tmpfs: []pipeline.Tmpfs{{Target: "/m", Size: 1 << 30}},
+		Resources: pipeline.Resources{Memory: 64 << 20},
+	})
+	if !res.OOM {
+		t.Errorf("200 MiB in memory with a limit of 64: %+v", res)
+	}
+	_, err := b.Test(context.Background(), b.request(pipeline.Test{Tmpfs: []pipeline.Tmpfs{{Target: "/x", UID: 70000}}}), io.Discard)
+	if err == nil || !strings.Contains(err.Error(), "below 65536") {
+		t.Errorf("an owner that no sandbox has: %v", err)
+	}
+}
+
 type closer func() error
 
 func (c closer) Close() error { return c() }

@@ -62,6 +62,11 @@ func (q *Request) check() error {
 			return fmt.Errorf("bind %s to %s: both must be absolute paths", b.Source, b.Target)
 		}
 	}
+	for _, t := range q.Test.Tmpfs {
+		if !path.IsAbs(t.Target) || path.Clean(t.Target) == "/" || max(t.UID, t.GID) > 65535 {
+			return fmt.Errorf("tmpfs %s of %d:%d: its path must be absolute and no root, its owner below 65536", t.Target, t.UID, t.GID)
+		}
+	}
 	for name := range q.Secrets {
 		if name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00") {
 			return fmt.Errorf("secret %q: its name must be a plain file name", name)
@@ -83,6 +88,16 @@ func (q *Request) sandbox(root Rootfs, defaults pipeline.Resources) *wire.Sandbo
 	}
 	for _, b := range q.Binds {
 		s.Binds = append(s.Binds, wire.Bind(b))
+	}
+	for _, t := range q.Test.Tmpfs {
+		m := wire.Tmpfs{Target: t.Target, Size: t.Size, Mode: t.Mode, UID: int(t.UID), GID: int(t.GID), Exec: t.Exec}
+		if m.Size == 0 {
+			m.Size = l.Memory
+		}
+		if m.Mode == 0 {
+			m.Mode = 0o1777
+		}
+		s.Tmpfs = append(s.Tmpfs, m)
 	}
 	return s
 }

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"slipway/runner/wire"
 )
 
 // All devices that a sandbox has, and the symlinks that programs expect beside them.
@@ -59,7 +61,7 @@ func (h *helper) placeDev(p *placer) error {
 	if err := p.attach(fd, "/dev", true); err != nil {
 		return err
 	}
-	shm, err := newTmpfs(p.owner, "64m", "1777")
+	shm, err := newTmpfs(p.owner, wire.Tmpfs{Size: 64 << 20, Mode: 0o1777})
 	if err != nil {
 		return err
 	}

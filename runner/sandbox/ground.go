@@ -85,7 +85,7 @@ var etcFiles = [...]string{"hosts", "hostname", "resolv.conf"}
 // placeEtc puts the three files of /etc there, writable, on a tmpfs of their
 // own: what a test writes to them is neither the image's nor another's.
 func (h *helper) placeEtc(p *placer, b *box, s *wire.Sandbox) error {
-	fs, err := newTmpfs(b.slot.first, "1m", "0755")
+	fs, err := newTmpfs(b.slot.first, wire.Tmpfs{Size: 1 << 20, Mode: 0o755})
 	if err != nil {
 		return err
 	}

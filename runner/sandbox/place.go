@@ -6,6 +6,8 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -98,38 +100,45 @@ func (p *placer) follow(parent int, target string, dir bool, links int) (int, er
 	return p.point(to, dir, links+1)
 }
 
-// place attaches everything that comes from outside.
+// place attaches everything that comes from outside. What lies inside another
+// mount comes after it, however they were named; of what goes to one place, what
+// was asked for lies on top.
 func (h *helper) place(b *box, s *wire.Sandbox) error {
 	p, err := newPlacer(b)
 	if err != nil {
 		return err
 	}
 	defer p.close()
-	if err := h.placeDev(p); err != nil {
-		return err
+	type mount struct {
+		depth int
+		place func() error
 	}
-	if err := h.placeEtc(p, b, s); err != nil {
-		return err
-	}
-	if err := placeOut(p, b); err != nil {
-		return err
+	all := []mount{
+		{1, func() error { return h.placeDev(p) }},
+		{1, func() error { return placeOut(p, b) }},
+		{2, func() error { return h.placeEtc(p, b, s) }},
 	}
 	if s.Secrets {
-		fd, err := newTmpfs(b.slot.first, "4m", "0755")
-		if err != nil {
-			return err
-		}
-		if err := p.attach(fd, wire.SecretsDir, true); err != nil {
-			return err
-		}
+		all = append(all, mount{depth(wire.SecretsDir), func() error {
+			return placeTmpfs(p, b, wire.Tmpfs{Target: wire.SecretsDir, Size: 4 << 20, Mode: 0o755})
+		}})
 	}
 	for _, m := range s.Binds {
-		if err := h.placeBind(p, b, m); err != nil {
-			return fmt.Errorf("bind %s: %w", m.Source, err)
+		all = append(all, mount{depth(m.Target), func() error { return h.placeBind(p, b, m) }})
+	}
+	for _, t := range s.Tmpfs {
+		all = append(all, mount{depth(t.Target), func() error { return placeTmpfs(p, b, t) }})
+	}
+	slices.SortStableFunc(all, func(x, y mount) int { return x.depth - y.depth })
+	for _, m := range all {
+		if err := m.place(); err != nil {
+			return err
 		}
 	}
 	return nil
 }
+
+func depth(target string) int { return strings.Count(path.Clean(target), "/") }
 
 // placeOut binds the directory whose files are kept.
 func placeOut(p *placer, b *box) error {
@@ -148,28 +157,40 @@ func placeOut(p *placer, b *box) error {
 func (h *helper) placeBind(p *placer, b *box, m wire.Bind) error {
 	info, err := os.Stat(m.Source)
 	if err != nil {
-		return err
+		return fmt.Errorf("bind %s: %w", m.Source, err)
 	}
 	attrs := uint64(unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV)
 	if m.ReadOnly {
 		attrs |= unix.MOUNT_ATTR_RDONLY
 	}
 	fd, err := idmapped(m.Source, b.slot, attrs)
+	if err == nil {
+		err = p.attach(fd, m.Target, info.IsDir())
+	}
+	if err != nil {
+		return fmt.Errorf("bind %s: %w", m.Source, err)
+	}
+	return nil
+}
+
+func placeTmpfs(p *placer, b *box, t wire.Tmpfs) error {
+	fd, err := newTmpfs(b.slot.first, t)
 	if err != nil {
 		return err
 	}
-	return p.attach(fd, m.Target, info.IsDir())
+	return p.attach(fd, t.Target, true)
 }
 
-// newTmpfs makes a detached tmpfs that belongs to a sandbox's root.
-func newTmpfs(owner int, size, mode string) (int, error) {
+// newTmpfs makes a detached tmpfs. first is the host's id of the sandbox's root.
+func newTmpfs(first int, t wire.Tmpfs) (int, error) {
 	fs, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return -1, fmt.Errorf("make a tmpfs: %w", err)
 	}
 	defer dropFD(fs)
-	id := fmt.Sprint(owner)
-	for _, o := range [][2]string{{"size", size}, {"mode", mode}, {"uid", id}, {"gid", id}} {
+	for _, o := range [][2]string{
+		{"size", fmt.Sprint(t.Size)}, {"mode", fmt.Sprintf("%o", t.Mode)}, {"uid", fmt.Sprint(first + t.UID)}, {"gid", fmt.Sprint(first + t.GID)},
+	} {
 		if err := unix.FsconfigSetString(fs, o[0], o[1]); err != nil {
 			return -1, fmt.Errorf("make a tmpfs: %s=%s: %w", o[0], o[1], err)
 		}
@@ -177,7 +198,11 @@ func newTmpfs(owner int, size, mode string) (int, error) {
 	if err := unix.FsconfigCreate(fs); err != nil {
 		return -1, fmt.Errorf("make a tmpfs: %w", err)
 	}
-	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
+	attrs := unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV
+	if !t.Exec {
+		attrs |= unix.MOUNT_ATTR_NOEXEC
+	}
+	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, attrs)
 	if err != nil {
 		return -1, fmt.Errorf("make a tmpfs: %w", err)
 	}

@@ -32,6 +32,7 @@ type Call struct {
 type Sandbox struct {
 	Lowers   []string // directories, topmost first
 	Binds    []Bind
+	Tmpfs    []Tmpfs
 	Secrets  bool // mount a tmpfs at SecretsDir
 	Hostname string
 	Limits   Limits
@@ -41,6 +42,15 @@ type Sandbox struct {
 type Bind struct {
 	Source, Target string
 	ReadOnly       bool
+}
+
+// Tmpfs is a directory kept in memory; its pages count for the memory limit.
+type Tmpfs struct {
+	Target   string
+	Size     int64 // bytes
+	Mode     uint32
+	UID, GID int // inside the sandbox
+	Exec     bool
 }
 
 // Limits of one sandbox; every field is set.
