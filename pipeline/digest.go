@@ -72,11 +72,8 @@ func (p Plan) Definition(t Task) digest.Digest {
 		Test     *Test                 `json:"test,omitzero"`
 		Services map[string]Service    `json:"services,omitempty"`
 		Volumes  map[string]VolumeSeed `json:"volumes,omitempty"`
-	}{t.Image, t.Matrix, t.Build, t.Test, map[string]Service{}, map[string]VolumeSeed{}}
+	}{t.Image, t.Matrix, t.Build, t.Test, p.ServicesOf(t), map[string]VolumeSeed{}}
 	if t.Test != nil {
-		for _, key := range t.Test.Services {
-			p.closure(key, d.Services)
-		}
 		mounts := slices.Clone(t.Test.Volumes)
 		for _, s := range d.Services {
 			mounts = append(mounts, s.Volumes...)
@@ -88,6 +85,17 @@ func (p Plan) Definition(t Task) digest.Digest {
 		}
 	}
 	return digestOf(d)
+}
+
+// ServicesOf gives the services that run beside a test, those they depend on included.
+func (p Plan) ServicesOf(t Task) map[string]Service {
+	all := map[string]Service{}
+	if t.Test != nil {
+		for _, key := range t.Test.Services {
+			p.closure(key, all)
+		}
+	}
+	return all
 }
 
 func (p Plan) closure(key string, into map[string]Service) {

@@ -54,7 +54,7 @@ func runPipelineCommand(g *globals) *cobra.Command {
 	fs.StringVar(&f.secrets, "secrets", "", "file of NAME=VALUE lines: the secrets that builds and tests may name")
 	fs.StringVar(&f.builder, "builder", "", "build on a buildkitd: unix://PATH or tcp://HOST:PORT (default: inside slipway)")
 	fs.StringVar(&f.builderCerts, "builder-certs", "", "directory with ca.pem, cert.pem and key.pem for a tcp builder")
-	fs.IntVar(&f.parallel, "parallel", defaultParallel(), "builds and tests at once")
+	fs.IntVar(&f.parallel, "parallel", 0, "at most this many builds and tests at once (default: what cores and memory carry)")
 	fs.StringVar(&f.progress, "progress", "auto", "auto, tty, plain or quiet")
 	return cmd
 }
@@ -81,8 +81,8 @@ func (g *globals) runPipeline(ctx context.Context, dir string, f runFlags) error
 	if err := engine.Supported(plan); err != nil {
 		return err
 	}
-	if f.parallel < 1 {
-		return usagef("--parallel %d: give at least 1", f.parallel)
+	if f.parallel < 0 {
+		return usagef("--parallel %d: give at least 1, or leave it out", f.parallel)
 	}
 	secrets, err := readSecrets(f.secrets, plan)
 	if err != nil {
@@ -111,10 +111,14 @@ func (g *globals) conduct(ctx context.Context, s *stack, dir string, plan pipeli
 	if err != nil {
 		return store.Run{}, usageError{err}
 	}
+	machine, err := openMachine(f.parallel)
+	if err != nil {
+		return store.Run{}, errors.Join(err, display.Close())
+	}
 	w := wiring{stack: s, dir: dir, seeds: plan.Volumes, secrets: secrets, sshAgent: os.Getenv("SSH_AUTH_SOCK")}
 	e := &engine.Engine{
 		Build: w.build, Test: w.test, Inputs: inputs(dir, s.store), Fixtures: engine.Fixtures(dir, plan.Volumes),
-		Store: s.store, Progress: display.Write, Parallel: f.parallel, Log: g.log,
+		Store: s.store, Progress: display.Write, Machine: machine, Log: g.log,
 	}
 	changed := make(chan error, 1)
 	go func() {

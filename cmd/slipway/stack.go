@@ -13,9 +13,11 @@ import (
 	"time"
 
 	"slipway/builder"
+	"slipway/internal/capacity"
 	"slipway/internal/doctor"
 	"slipway/internal/helpers"
 	"slipway/internal/network"
+	"slipway/internal/schedule"
 	"slipway/internal/store"
 	"slipway/internal/volume"
 	"slipway/runner"
@@ -121,7 +123,7 @@ func (g *globals) open(ctx context.Context, opt openOptions) (_ *stack, err erro
 	started := time.Now()
 	s.builder, err = builder.Open(ctx, builder.Options{
 		Root: filepath.Join(g.root, "builder"), Runc: runc, Cgroup: group + "/build", Registries: g.registries,
-		DockerConfig: dockerConfig(), Remote: opt.remote, Parallel: opt.parallel, StepNetwork: s.stepNetwork, Log: g.log,
+		DockerConfig: dockerConfig(), Remote: opt.remote, Parallel: buildSteps(opt.parallel), StepNetwork: s.stepNetwork, Log: g.log,
 	})
 	g.log.Debug().Dur("took_ms", time.Since(started)).Msg("BuildKit opened")
 	return s, err
@@ -225,4 +227,20 @@ func remoteBuilder(address, certs string) (*builder.Remote, error) {
 	return r, nil
 }
 
-func defaultParallel() int { return max(2, runtime.NumCPU()) }
+// openMachine is what all tasks of this process share: the cores, and of the
+// memory all but an eighth, which slipway and the file cache need.
+func openMachine(parallel int) (*schedule.Machine, error) {
+	has, err := capacity.Read("/")
+	if err != nil {
+		return nil, err
+	}
+	return schedule.New(schedule.Share{CPUs: has.CPUs, Memory: has.Memory / 8 * 7}, parallel), nil
+}
+
+// buildSteps is how many steps BuildKit runs at once, in all builds together.
+func buildSteps(parallel int) int {
+	if parallel > 0 {
+		return parallel
+	}
+	return max(2, runtime.NumCPU())
+}

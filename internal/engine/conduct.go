@@ -17,7 +17,6 @@ type conductor struct {
 	*Engine
 	plan    pipeline.Plan
 	opt     Options
-	slots   chan struct{}
 	tasks   []outcome
 	records sync.WaitGroup // builds being recorded
 }
@@ -32,7 +31,7 @@ type outcome struct {
 }
 
 func newConductor(e *Engine, plan pipeline.Plan, opt Options) *conductor {
-	c := &conductor{Engine: e, plan: plan, opt: opt, slots: make(chan struct{}, max(1, e.Parallel)), tasks: make([]outcome, len(plan.Tasks))}
+	c := &conductor{Engine: e, plan: plan, opt: opt, tasks: make([]outcome, len(plan.Tasks))}
 	for i := range c.tasks {
 		c.tasks[i].done = make(chan struct{})
 	}
@@ -69,13 +68,12 @@ func (c *conductor) task(ctx context.Context, i int) {
 			return
 		}
 	}
-	select {
-	case c.slots <- struct{}{}:
-		defer func() { <-c.slots }()
-	case <-ctx.Done():
-		out.end(pipeline.Canceled, context.Cause(ctx).Error())
+	leave, err := c.Machine.Enter(ctx, i, share(c.plan, task))
+	if err != nil {
+		out.end(pipeline.Canceled, err.Error())
 		return
 	}
+	defer leave()
 	if task.Kind == pipeline.BuildTask {
 		c.build(ctx, task, out)
 	} else {

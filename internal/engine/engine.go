@@ -14,11 +14,12 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/rs/zerolog"
 
+	"slipway/internal/schedule"
 	"slipway/internal/store"
 	"slipway/pipeline"
 )
 
-// Engine conducts runs. Every field but Log must be set; the zero Parallel is 1.
+// Engine conducts runs. Every field but Log must be set.
 type Engine struct {
 	Build    func(context.Context, BuildRequest) (Built, error)
 	Test     func(context.Context, TestRequest, io.Writer) (pipeline.Result, error)
@@ -26,7 +27,7 @@ type Engine struct {
 	Fixtures func(context.Context, pipeline.Test) (digest.Digest, error) // of the host directories a test mounts
 	Store    *store.Store
 	Progress func(pipeline.Progress)
-	Parallel int // tasks at once
+	Machine  *schedule.Machine // what the tasks share, with those of other runs
 	Log      zerolog.Logger
 }
 

@@ -16,6 +16,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"slipway/internal/engine"
+	"slipway/internal/schedule"
 	"slipway/internal/store"
 	"slipway/pipeline"
 )
@@ -38,7 +39,7 @@ func newBench(t *testing.T) *bench {
 	}
 	b := &bench{tests: map[string][]any{}, fails: map[string]any{}}
 	b.Engine = &engine.Engine{
-		Build: b.build, Test: b.test, Inputs: b.inputs, Store: s, Parallel: 4, Progress: func(pipeline.Progress) {},
+		Build: b.build, Test: b.test, Inputs: b.inputs, Store: s, Machine: schedule.New(schedule.Share{CPUs: 4, Memory: 16 << 30}, 0), Progress: func(pipeline.Progress) {},
 		Fixtures: func(context.Context, pipeline.Test) (digest.Digest, error) { return digest.FromString("fixtures"), nil },
 	}
 	return b
@@ -265,6 +266,45 @@ func TestCancel(t *testing.T) {
 	run, err := b.Engine.Run(ctx, plan(t, two), engine.Options{ID: "r", Dir: "/src", Event: func() (pipeline.Event, error) { return pipeline.Event{}, nil }})
 	if err != nil || run.State != pipeline.Canceled || run.Reason != stop.Error() {
 		t.Fatalf("run %s (%s), %v", run.State, run.Reason, err)
+	}
+}
+
+// A plan of many tests runs as many at once as the machine carries, in the order
+// of the plan.
+func TestTheMachineIsShared(t *testing.T) {
+	b := newBench(t)
+	b.Engine.Machine = schedule.New(schedule.Share{CPUs: 2, Memory: 2 << 30}, 0)
+	yaml := "version: 1\nimages:\n  web:\n    build: .\n    tests:\n      large: {command: x, resources: {memory: 64G}}\n"
+	for n := range 8 {
+		yaml += fmt.Sprintf("      t%d: {command: x, resources: {cpus: 1, memory: 512M}}\n", n)
+	}
+	var mu sync.Mutex
+	var now, peak int
+	beside := map[string]int{} // how many run when a test starts
+	gate := make(chan struct{})
+	b.Engine.Test = func(_ context.Context, r engine.TestRequest, _ io.Writer) (pipeline.Result, error) {
+		mu.Lock()
+		now++
+		peak, beside[r.Task.ID] = max(peak, now), now
+		if now == 2 && peak == 2 {
+			select {
+			case <-gate:
+			default:
+				close(gate)
+			}
+		}
+		mu.Unlock()
+		if r.Task.ID != "web/large" {
+			<-gate // until two are in: else none might ever be beside another
+		}
+		mu.Lock()
+		now--
+		mu.Unlock()
+		return pipeline.Result{State: pipeline.Passed}, nil
+	}
+	run := b.run(t, yaml, engine.Options{})
+	if run.State != pipeline.Passed || peak != 2 || beside["web/large"] != 1 {
+		t.Fatalf("%s; at most %d ran at once on two cores, and the one that takes all of them was one of %d", run.State, peak, beside["web/large"])
 	}
 }
 

@@ -27,6 +27,7 @@ var floor = map[string]int{
 	"pipeline": nouns,
 
 	"internal/attest":       tools,
+	"internal/capacity":     tools,
 	"internal/doctor":       tools,
 	"internal/forge":        tools,
 	"internal/git":          tools,
@@ -35,6 +36,7 @@ var floor = map[string]int{
 	"internal/need":         tools,
 	"internal/network/...":  tools,
 	"internal/registry/...": tools,
+	"internal/schedule":     tools,
 	"internal/store/...":    tools,
 	"internal/volume":       tools,
 
