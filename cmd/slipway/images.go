@@ -15,6 +15,7 @@ import (
 
 	"slipway/builder"
 	"slipway/internal/registry"
+	"slipway/internal/registry/local"
 )
 
 func imagesCommand(g *globals) *cobra.Command {
@@ -243,10 +244,16 @@ func pushCommand(g *globals) *cobra.Command {
 		if err != nil {
 			return usageError{err}
 		}
-		host, _, _ := strings.Cut(args[1], "/")
-		known := g.registries[host]
-		pushed, err := registry.Push(ctx, s.builder.Blob, im.Descriptor, args[1],
-			registry.Options{ConfigDir: dockerConfig(), Insecure: insecure || known.PlainHTTP || known.Insecure, Tag: tag})
+		all := g.registriesWith(nil, insecure)
+		defer all.Close()
+		to, err := all.Repository(args[1])
+		if err != nil {
+			return usageError{err}
+		}
+		pushed, err := registry.Push(ctx, s.builder.Blob, im.Descriptor, to, registry.CopyOptions{})
+		if err == nil && tag != "" {
+			err = to.Tag(ctx, tag, im.Descriptor.Digest)
+		}
 		if err != nil {
 			return err
 		}
@@ -257,6 +264,15 @@ func pushCommand(g *globals) *cobra.Command {
 		return nil
 	})
 	return cmd
+}
+
+// registriesWith opens repositories of store, which may be nil, and of registries
+// as the configuration says they are to be spoken to.
+func (g *globals) registriesWith(store *local.Store, insecure bool) *registry.Registries {
+	return &registry.Registries{Local: store, Options: func(host string) registry.Options {
+		known := g.registries[host]
+		return registry.Options{ConfigDir: dockerConfig(), Insecure: insecure || known.PlainHTTP || known.Insecure}
+	}}
 }
 
 func parsePlatform(s string) (*ocispec.Platform, error) {

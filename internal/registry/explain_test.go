@@ -25,11 +25,11 @@ func TestTLSAndPlainHTTP(t *testing.T) {
 	defer secure.Close()
 	host := strings.TrimPrefix(secure.URL, "https://")
 
-	_, err := Push(t.Context(), s.blobs, desc, host+"/app", fast())
+	_, err := pushTo(t.Context(), s.blobs, desc, host+"/app", fast())
 	wantError(t, err, "install the CA", "--insecure")
 	o := fast()
 	o.Insecure = true
-	if _, err := Push(t.Context(), s.blobs, desc, host+"/app", o); err != nil {
+	if _, err := pushTo(t.Context(), s.blobs, desc, host+"/app", o); err != nil {
 		t.Errorf("insecure: %v", err)
 	}
 
@@ -43,7 +43,7 @@ func TestTLSAndPlainHTTP(t *testing.T) {
 	}
 	closed := httptest.NewServer(nil)
 	closed.Close()
-	_, err = Resolve(t.Context(), strings.TrimPrefix(closed.URL, "http://")+"/app:v1", fast())
+	_, err = resolve(t.Context(), strings.TrimPrefix(closed.URL, "http://")+"/app:v1", fast())
 	wantError(t, err, "nothing listens there")
 }
 
@@ -54,7 +54,7 @@ func TestPlainHTTPStaysOnTheMachine(t *testing.T) {
 		"http://10.0.0.1:5000/v2/": false, "http://192.168.1.1/v2/": false, "http://registry.local/v2/": false,
 	} {
 		asked := errors.New("asked")
-		s := &sentBytes{inner: roundTrip(func(*http.Request) (*http.Response, error) { return nil, asked })}
+		s := &httpsOnly{inner: roundTrip(func(*http.Request) (*http.Response, error) { return nil, asked })}
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, url, strings.NewReader("x"))
 		must(t, err)
 		if _, err := s.RoundTrip(r); errors.Is(err, asked) != want { //nolint:bodyclose // it always fails

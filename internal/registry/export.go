@@ -18,6 +18,8 @@ import (
 	"github.com/distribution/reference"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"slipway/internal/registry/manifest"
 )
 
 // ExportOptions says how an image is written to a file.
@@ -134,7 +136,7 @@ func putBlobs(ctx context.Context, blobs Blobs, desc ocispec.Descriptor, progres
 
 // layoutIndex is the index.json that lists desc alone.
 func layoutIndex(desc ocispec.Descriptor, name string) ([]byte, error) {
-	if err := checkDescriptor(desc); err != nil {
+	if err := manifest.CheckDescriptor(desc); err != nil {
 		return nil, err
 	}
 	// Only what identifies the image: the descriptor's other annotations are the store's own.
@@ -183,7 +185,7 @@ func dockerManifest(ctx context.Context, blobs Blobs, desc ocispec.Descriptor, o
 	if err != nil {
 		return nil, err
 	}
-	if isIndex(desc.MediaType) {
+	if manifest.IsIndex(desc.MediaType) {
 		p := platforms.DefaultSpec()
 		if o.Platform != nil {
 			p = *o.Platform

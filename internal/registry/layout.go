@@ -11,6 +11,8 @@ import (
 
 	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"slipway/internal/registry/manifest"
 )
 
 // containerdName is where BuildKit, containerd and Docker write the whole
@@ -38,10 +40,10 @@ func (a *Archive) openLayout(ctx context.Context, open files, o OpenOptions) err
 	if a.Target, a.Name, err = chooseManifest(index.Manifests, o); err != nil {
 		return err
 	}
-	if err := checkDescriptor(a.Target); err != nil {
+	if err := manifest.CheckDescriptor(a.Target); err != nil {
 		return fmt.Errorf("%s: %w", ocispec.ImageIndexFile, err)
 	}
-	if !isIndex(a.Target.MediaType) && !isManifest(a.Target.MediaType) {
+	if !manifest.IsIndex(a.Target.MediaType) && !manifest.IsImage(a.Target.MediaType) {
 		return fmt.Errorf("%s is a %q, not an image; make it again with a current tool", a.Target.Digest, a.Target.MediaType)
 	}
 	if err := a.choosePlatform(ctx, o.Platform); err != nil {
@@ -141,7 +143,7 @@ func (a *Archive) choosePlatform(ctx context.Context, p *ocispec.Platform) error
 	if err != nil {
 		return err
 	}
-	if isIndex(a.Target.MediaType) {
+	if manifest.IsIndex(a.Target.MediaType) {
 		if p == nil {
 			return nil
 		}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -202,7 +203,7 @@ func TestNestedIndexesHaveAnEnd(t *testing.T) {
 	s := store{}
 	desc := s.index(t, "amd64")
 	for range maxDepth + 1 {
-		desc = s.putJSON(t, ocispec.MediaTypeImageIndex, ocispec.Index{MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{desc}})
+		desc = s.putJSON(t, ocispec.MediaTypeImageIndex, ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{desc}})
 	}
 	_, err := openTemp(t, layoutDir(t, s, desc), OpenOptions{})
 	wantError(t, err, "nested more than")

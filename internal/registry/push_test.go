@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log"
 	"net/http"
 	"net/http/httptest"
@@ -39,6 +40,41 @@ func behind(before func(w http.ResponseWriter, r *http.Request) bool) http.Handl
 
 func fast() Options { return Options{wait: time.Millisecond} }
 
+func connect(o Options) *Registries {
+	return &Registries{Options: func(string) Options { return o }}
+}
+
+func pushTo(ctx context.Context, blobs Blobs, d ocispec.Descriptor, repository string, o Options) (Copied, error) {
+	r := connect(o)
+	defer r.Close()
+	to, err := r.Repository(repository)
+	if err != nil {
+		return Copied{}, err
+	}
+	return Push(ctx, blobs, d, to, CopyOptions{})
+}
+
+func resolve(ctx context.Context, reference string, o Options) (ocispec.Descriptor, error) {
+	r := connect(o)
+	defer r.Close()
+	_, d, err := r.Open(ctx, reference)
+	return d, err
+}
+
+func copyTo(ctx context.Context, source, repository string, o Options) (Copied, error) {
+	r := connect(o)
+	defer r.Close()
+	from, d, err := r.Open(ctx, source)
+	if err != nil {
+		return Copied{}, err
+	}
+	to, err := r.Repository(repository)
+	if err != nil {
+		return Copied{}, err
+	}
+	return Copy(ctx, from, d, to, CopyOptions{})
+}
+
 func TestPushSendsOnlyWhatIsMissing(t *testing.T) {
 	repo := server(t, nil) + "/team/app"
 	s := store{}
@@ -56,20 +92,20 @@ func TestPushSendsOnlyWhatIsMissing(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		desc ocispec.Descriptor
-		want Pushed
+		want Copied
 	}{
-		{"first", one, Pushed{one.Digest, sizes(one, 0), 4, 0}},
-		{"again", one, Pushed{one.Digest, 0, 4, 4}},
-		{"another on the same base", two, Pushed{two.Digest, sizes(two, 1), 4, 1}},
+		{"first", one, Copied{Digest: one.Digest, Sent: sizes(one, 0), Blobs: 4}},
+		{"again", one, Copied{Digest: one.Digest, Blobs: 4, Skipped: 4, Saved: sizes(one, 0)}},
+		{"another on the same base", two, Copied{Digest: two.Digest, Sent: sizes(two, 1), Blobs: 4, Skipped: 1, Saved: layersOf(t, s, two)[0].Size}},
 	} {
-		got, err := Push(t.Context(), s.blobs, tt.desc, repo, fast())
+		got, err := pushTo(t.Context(), s.blobs, tt.desc, repo, fast())
 		if err != nil {
 			t.Fatal(err)
 		}
 		if got != tt.want {
 			t.Errorf("%s: %+v, want %+v", tt.name, got, tt.want)
 		}
-		d, err := Resolve(t.Context(), repo+"@"+tt.desc.Digest.String(), fast())
+		d, err := resolve(t.Context(), repo+"@"+tt.desc.Digest.String(), fast())
 		if err != nil || d.Digest != tt.desc.Digest || d.Size != tt.desc.Size || d.MediaType != tt.desc.MediaType {
 			t.Errorf("%s: resolves to %+v, %v", tt.name, d, err)
 		}
@@ -80,21 +116,19 @@ func TestPushIndexWithTagAndProgress(t *testing.T) {
 	repo := server(t, nil) + "/app"
 	s := store{}
 	desc := s.index(t, "amd64", "arm64")
-	o := fast()
-	o.Tag = "v1"
 	var sent, total int64
-	o.Progress = func(s, n int64) { sent, total = s, n }
-	p, err := Push(t.Context(), s.blobs, desc, repo, o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	to, err := connect(fast()).Repository(repo)
+	must(t, err)
+	p, err := Push(t.Context(), s.blobs, desc, to, CopyOptions{Progress: func(s, n int64) { sent, total = s, n }})
+	must(t, err)
+	must(t, to.Tag(t.Context(), "v1", desc.Digest))
 	if p.Blobs != 8 || p.Skipped != 0 { // index, 2 manifests, 2 configs, 3 layers
 		t.Errorf("pushed %+v", p)
 	}
-	if sent != total || total < p.Sent {
+	if sent != total || total != p.Sent {
 		t.Errorf("progress ended at %d of %d, %d were sent", sent, total, p.Sent)
 	}
-	d, err := Resolve(t.Context(), repo+":v1", fast())
+	d, err := resolve(t.Context(), repo+":v1", fast())
 	if err != nil || d.Digest != desc.Digest {
 		t.Errorf("v1 is %s, %v", d.Digest, err)
 	}
@@ -104,26 +138,27 @@ func TestCopyKeepsTheDigest(t *testing.T) {
 	from, to := server(t, nil), server(t, nil)
 	s := store{}
 	for what, desc := range map[string]ocispec.Descriptor{"image": s.image(t, "amd64", "one"), "index": s.index(t, "amd64", "arm64")} {
-		if _, err := Push(t.Context(), s.blobs, desc, from+"/test/app", fast()); err != nil {
+		if _, err := pushTo(t.Context(), s.blobs, desc, from+"/test/app", fast()); err != nil {
 			t.Fatal(err)
 		}
 		for _, repo := range []string{to + "/prod/app", from + "/prod/app"} {
-			p, err := Copy(t.Context(), from+"/test/app@"+desc.Digest.String(), repo, fast())
+			p, err := copyTo(t.Context(), from+"/test/app@"+desc.Digest.String(), repo, fast())
 			if err != nil {
 				t.Fatal(err)
 			}
 			if p.Digest != desc.Digest {
 				t.Errorf("%s arrived as %s", what, p.Digest)
 			}
-			if d, err := Resolve(t.Context(), repo+"@"+desc.Digest.String(), fast()); err != nil || d.Digest != desc.Digest {
+			if d, err := resolve(t.Context(), repo+"@"+desc.Digest.String(), fast()); err != nil || d.Digest != desc.Digest {
 				t.Errorf("%s is not in %s: %v", what, repo, err)
 			}
 		}
 	}
-	_, err := Copy(t.Context(), from+"/test/app:latest", to+"/prod/app", fast())
-	wantError(t, err, "is a tag, not a digest")
-	_, err = Copy(t.Context(), from+"/none@"+s.image(t, "amd64").Digest.String(), to+"/x", fast())
-	wantError(t, err, "copy "+from+"/none", "does not have it in none", "check name and digest")
+	_, err := copyTo(t.Context(), from+"/none@"+s.image(t, "amd64").Digest.String(), to+"/x", fast())
+	wantError(t, err, "pull "+from+"/none", "does not have it in none", "check name and digest")
+	if !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%v is not fs.ErrNotExist", err)
+	}
 }
 
 // Within a registry that can mount, layers do not travel.
@@ -143,7 +178,7 @@ func TestCopyMounts(t *testing.T) {
 	})
 	s := store{}
 	desc := s.image(t, "amd64", "one")
-	if _, err := Push(t.Context(), s.blobs, desc, host+"/test/app", fast()); err != nil {
+	if _, err := pushTo(t.Context(), s.blobs, desc, host+"/test/app", fast()); err != nil {
 		t.Fatal(err)
 	}
 	// Where every repository shows every blob nothing needs mounting, so hide them.
@@ -162,10 +197,10 @@ func TestCopyMounts(t *testing.T) {
 		w.WriteHeader(http.StatusCreated)
 		return true
 	})
-	if _, err := Push(t.Context(), s.blobs, desc, hidden+"/test/app", fast()); err != nil {
+	if _, err := pushTo(t.Context(), s.blobs, desc, hidden+"/test/app", fast()); err != nil {
 		t.Fatal(err)
 	}
-	p, err := Copy(t.Context(), hidden+"/test/app@"+desc.Digest.String(), hidden+"/prod/app", fast())
+	p, err := copyTo(t.Context(), hidden+"/test/app@"+desc.Digest.String(), hidden+"/prod/app", fast())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,9 +228,9 @@ func TestPushTriesAgain(t *testing.T) {
 		"ping 503":          {http.MethodGet, "/v2/", 2, fail(503)},
 		"blob check 500":    {http.MethodHead, "/blobs/", 1, fail(500)},
 		"upload start 502":  {http.MethodPost, "/blobs/uploads/", 2, fail(502)},
-		"upload 504":        {http.MethodPatch, "/blobs/uploads/", 2, fail(504)},
-		"upload 429":        {http.MethodPatch, "/blobs/uploads/", 1, fail(429)},
-		"upload cut":        {http.MethodPatch, "/blobs/uploads/", 2, cut},
+		"upload 504":        {http.MethodPut, "/blobs/uploads/", 2, fail(504)},
+		"upload 429":        {http.MethodPut, "/blobs/uploads/", 1, fail(429)},
+		"upload cut":        {http.MethodPut, "/blobs/uploads/", 2, cut},
 		"commit 500":        {http.MethodPut, "/blobs/uploads/", 1, fail(500)},
 		"manifest 503":      {http.MethodPut, "/manifests/", 3, fail(503)},
 		"manifest cut":      {http.MethodPut, "/manifests/", 1, cut},
@@ -218,13 +253,13 @@ func TestPushTriesAgain(t *testing.T) {
 			})
 			s := store{}
 			desc := s.image(t, "amd64", "one")
-			if _, err := Push(t.Context(), s.blobs, desc, host+"/app", fast()); err != nil {
+			if _, err := pushTo(t.Context(), s.blobs, desc, host+"/app", fast()); err != nil {
 				t.Fatal(err)
 			}
 			if left != 0 {
 				t.Errorf("the registry was to fail %d times more", left)
 			}
-			if _, err := Resolve(t.Context(), host+"/app@"+desc.Digest.String(), fast()); err != nil {
+			if _, err := resolve(t.Context(), host+"/app@"+desc.Digest.String(), fast()); err != nil {
 				t.Error(err)
 			}
 		})
@@ -251,26 +286,22 @@ func TestPushErrorsSayWhatToDo(t *testing.T) {
 		"fails for ever": {answer(http.MethodPost, "/uploads/", 500, ""), []string{"failed 4 times", "try again later"}},
 		"may not push":   {answer(http.MethodPost, "/uploads/", 403, `{"errors":[{"code":"DENIED","message":"no"}]}`), []string{"does not allow us to push team/app (not logged in)", "DENIED: no"}},
 		"no repository":  {answer(http.MethodPost, "/uploads/", 404, `{"errors":[{"code":"NAME_UNKNOWN"}]}`), []string{"has no repository team/app", "create it there"}},
-		"too large":      {answer(http.MethodPatch, "/uploads/", 413, ""), []string{"client_max_body_size"}},
-		"rate limit":     {answer(http.MethodPatch, "/uploads/", 429, ""), []string{"limits how often"}},
+		"too large":      {answer(http.MethodPut, "/uploads/", 413, ""), []string{"client_max_body_size"}},
+		"rate limit":     {answer(http.MethodPut, "/uploads/", 429, ""), []string{"limits how often"}},
 		"not a registry": {answer(http.MethodGet, "/v2/", 404, "<html>"), []string{"is not a registry"}},
 		"login needed":   {basicAuth("ann", "secret"), []string{"no credentials were given", "run `docker login 127.0.0.1:"}},
 		"wrong manifest": {answer(http.MethodPut, "/manifests/", 400, `{"errors":[{"code":"MANIFEST_INVALID","message":"too new"}]}`), []string{"MANIFEST_INVALID: too new"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			repo := server(t, tt.before) + "/team/app"
-			_, err := Push(t.Context(), s.blobs, desc, repo, fast())
+			_, err := pushTo(t.Context(), s.blobs, desc, repo, fast())
 			wantError(t, err, append(tt.want, "push "+repo+"@"+desc.Digest.String())...)
 		})
 	}
-	for repo, want := range map[string]string{"app:v1": "without tag or digest", "UPPER": "is not a repository", "": "is not a repository"} {
-		_, err := Push(t.Context(), s.blobs, desc, repo, fast())
+	for repo, want := range map[string]string{"app:v1": "without tag or digest", "UPPER": "lower-case letters", "": "a repository is", "app": "has no host"} {
+		_, err := pushTo(t.Context(), s.blobs, desc, repo, fast())
 		wantError(t, err, want)
 	}
-	o := fast()
-	o.Tag = "no tag"
-	_, err := Push(t.Context(), s.blobs, desc, server(t, nil)+"/app", o)
-	wantError(t, err, "is not a tag")
 }
 
 func TestPushOfDamagedImage(t *testing.T) {
@@ -279,9 +310,9 @@ func TestPushOfDamagedImage(t *testing.T) {
 	layer := layersOf(t, s, desc)[0].Digest
 	s[layer] = append([]byte("x"), s[layer][1:]...)
 	repo := server(t, nil) + "/app"
-	_, err := Push(t.Context(), s.blobs, desc, repo, fast())
+	_, err := pushTo(t.Context(), s.blobs, desc, repo, fast())
 	wantError(t, err, "is damaged", "fetch or build the image again")
-	if _, err := Resolve(t.Context(), repo+"@"+desc.Digest.String(), fast()); err == nil {
+	if _, err := resolve(t.Context(), repo+"@"+desc.Digest.String(), fast()); err == nil {
 		t.Error("a damaged image was published")
 	}
 }
@@ -290,7 +321,7 @@ func TestPushCanceled(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	why := errors.New("the user pressed Ctrl-C")
 	host := server(t, func(w http.ResponseWriter, r *http.Request) bool {
-		if r.Method != http.MethodPatch {
+		if r.Method != http.MethodPut {
 			return false
 		}
 		_, _ = io.Copy(io.Discard, r.Body)
@@ -299,7 +330,7 @@ func TestPushCanceled(t *testing.T) {
 		return true
 	})
 	s := store{}
-	if _, err := Push(ctx, s.blobs, s.image(t, "amd64", "one"), host+"/app", fast()); !errors.Is(err, why) {
+	if _, err := pushTo(ctx, s.blobs, s.image(t, "amd64", "one"), host+"/app", fast()); !errors.Is(err, why) {
 		t.Errorf("got %v, want the cause", err)
 	}
 }
@@ -342,7 +373,7 @@ func TestCredentials(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			o := fast()
 			o.ConfigDir = configDir(t, tt.config)
-			_, err := Push(t.Context(), s.blobs, desc, host+"/app", o)
+			_, err := pushTo(t.Context(), s.blobs, desc, host+"/app", o)
 			if tt.want == "" {
 				must(t, err)
 				return
@@ -353,7 +384,7 @@ func TestCredentials(t *testing.T) {
 	t.Run("no file", func(t *testing.T) {
 		o := fast()
 		o.ConfigDir = t.TempDir()
-		_, err := Push(t.Context(), s.blobs, desc, host+"/app", o)
+		_, err := pushTo(t.Context(), s.blobs, desc, host+"/app", o)
 		wantError(t, err, "no credentials for it in "+o.ConfigDir)
 	})
 }
@@ -381,10 +412,10 @@ func TestBearerToken(t *testing.T) {
 	desc := s.image(t, "amd64", "one")
 	o := fast()
 	o.ConfigDir = configDir(t, login(host, "ann", "secret"))
-	if _, err := Push(t.Context(), s.blobs, desc, host+"/app", o); err != nil {
+	if _, err := pushTo(t.Context(), s.blobs, desc, host+"/app", o); err != nil {
 		t.Error(err)
 	}
 	o.ConfigDir = configDir(t, login(host, "ann", "guess"))
-	_, err := Push(t.Context(), s.blobs, desc, host+"/app", o)
+	_, err := pushTo(t.Context(), s.blobs, desc, host+"/app", o)
 	wantError(t, err, `the credentials of "ann"`, "docker login "+host)
 }

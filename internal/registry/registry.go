@@ -1,21 +1,21 @@
 // Package registry carries images over slipway's border: out of files into the
-// store (OpenFile), out of the store into files (ExportLayout, ExportArchive),
-// and between the store and registries (Push, Resolve, Copy).
+// builder's store (OpenFile), out of it into files (ExportLayout, ExportArchive)
+// and into repositories (Push), and from repository to repository with what
+// refers to them (Copy). A Repository is one of the local store (package local)
+// or of a registry; the same tests hold for both.
 //
 // Bytes are never rewritten on the way: what leaves has the digest that was
-// asked for, and every blob is checked against its digest while it is copied.
+// asked for, and whoever takes a blob checks it against its digest.
 //
-// It refuses to know the store: it sees it only through Blobs. It refuses tags
-// where an image's identity matters, reads no environment variables of its own
-// and keeps nothing between calls. Pulling base images is BuildKit's work, not
-// this package's.
+// It refuses to know the builder's store: it sees it only through Blobs. It
+// resolves a tag only where a user gave one, reads no environment variables of
+// its own and keeps nothing between calls but connections. Pulling base images
+// is BuildKit's work, not this package's.
 package registry
 
 import (
 	"bytes"
 	"context"
-	_ "crypto/sha512" // registers the second algorithm that the image spec allows
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash"
@@ -24,12 +24,14 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"slipway/internal/registry/manifest"
 )
 
 // Blobs opens one blob of a store by its descriptor; the caller closes it. Only
 // Digest and Size need be right. A blob that is not there is an error that
 // satisfies errors.Is(err, fs.ErrNotExist) where the store can tell.
-type Blobs func(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error)
+type Blobs = func(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error)
 
 // maxDocument bounds manifests, indexes and configs, which are read into
 // memory: containerd and Docker Hub draw the line at 4 and 8 MiB.
@@ -37,20 +39,6 @@ const maxDocument = 8 << 20
 
 // maxDepth bounds indexes within indexes; nothing real goes beyond two.
 const maxDepth = 8
-
-// Docker's names for what the image spec took over. The bytes are the same.
-const (
-	typeDockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
-	typeDockerList     = "application/vnd.docker.distribution.manifest.list.v2+json"
-)
-
-func isIndex(mediaType string) bool {
-	return mediaType == ocispec.MediaTypeImageIndex || mediaType == typeDockerList
-}
-
-func isManifest(mediaType string) bool {
-	return mediaType == ocispec.MediaTypeImageManifest || mediaType == typeDockerManifest
-}
 
 // walk calls visit for desc and everything under it, once per digest, a
 // manifest before its config and layers. doc is the document of an index or
@@ -67,7 +55,7 @@ func walkSeen(ctx context.Context, blobs Blobs, desc ocispec.Descriptor, visit f
 	if depth > maxDepth {
 		return fmt.Errorf("%s: indexes nested more than %d deep; this is not an image slipway can carry", desc.Digest, maxDepth)
 	}
-	if !isIndex(desc.MediaType) && !isManifest(desc.MediaType) {
+	if !manifest.IsIndex(desc.MediaType) && !manifest.IsImage(desc.MediaType) {
 		return visit(desc, nil)
 	}
 	doc, err := document(ctx, blobs, desc)
@@ -89,49 +77,13 @@ func walkSeen(ctx context.Context, blobs Blobs, desc ocispec.Descriptor, visit f
 	return nil
 }
 
-// childrenOf parses the document of an index or manifest. The document's own
-// mediaType must agree with the descriptor's: a document that reads both ways
-// would mean different images to different tools (CVE-2021-41190).
+// childrenOf parses the document of an index or manifest, and checks what it names.
 func childrenOf(desc ocispec.Descriptor, doc []byte) ([]ocispec.Descriptor, error) {
-	var m struct {
-		MediaType string               `json:"mediaType"`
-		Config    *ocispec.Descriptor  `json:"config"`
-		Layers    []ocispec.Descriptor `json:"layers"`
-		Manifests []ocispec.Descriptor `json:"manifests"`
+	m, err := manifest.Parse(desc.MediaType, doc)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", desc.Digest, err)
 	}
-	if err := json.Unmarshal(doc, &m); err != nil {
-		return nil, fmt.Errorf("%s is not a readable %s: %w", desc.Digest, desc.MediaType, err)
-	}
-	if m.MediaType != "" && m.MediaType != desc.MediaType {
-		return nil, fmt.Errorf("%s calls itself %q but is listed as %q; make the image again with a current tool", desc.Digest, m.MediaType, desc.MediaType)
-	}
-	var all []ocispec.Descriptor
-	switch index := isIndex(desc.MediaType); {
-	case index && (m.Config != nil || m.Layers != nil), !index && m.Manifests != nil:
-		return nil, fmt.Errorf("%s holds both an index and a manifest; make the image again with a current tool", desc.Digest)
-	case index:
-		all = m.Manifests
-	case m.Config == nil:
-		return nil, fmt.Errorf("manifest %s names no config; it is not an image", desc.Digest)
-	default:
-		all = append([]ocispec.Descriptor{*m.Config}, m.Layers...)
-	}
-	for _, c := range all {
-		if err := checkDescriptor(c); err != nil {
-			return nil, fmt.Errorf("%s: %w", desc.Digest, err)
-		}
-	}
-	return all, nil
-}
-
-func checkDescriptor(d ocispec.Descriptor) error {
-	if err := d.Digest.Validate(); err != nil {
-		return fmt.Errorf("%q is not a digest: %w", d.Digest, err)
-	}
-	if d.Size < 0 {
-		return fmt.Errorf("%s has the size %d", d.Digest, d.Size)
-	}
-	return nil
+	return m.Children(), nil
 }
 
 // document reads a whole small blob and checks it.
@@ -151,7 +103,7 @@ func document(ctx context.Context, blobs Blobs, d ocispec.Descriptor) ([]byte, e
 
 // openVerified opens a blob whose reader fails where the bytes are not d's.
 func openVerified(ctx context.Context, blobs Blobs, d ocispec.Descriptor) (io.ReadCloser, error) {
-	if err := checkDescriptor(d); err != nil {
+	if err := manifest.CheckDescriptor(d); err != nil {
 		return nil, err
 	}
 	r, err := blobs(ctx, d)

@@ -6,57 +6,55 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"os"
+	"strconv"
+	"strings"
+	"sync"
 	"syscall"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
-	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // Options says how to talk to a registry.
 type Options struct {
-	ConfigDir string                  // directory of Docker's config.json, for credentials; "": none
-	Insecure  bool                    // plain HTTP and unverified certificates are allowed; plain HTTP to loopback always is
-	Jobs      int                     // transfers at a time; 0 means 4
-	Tag       string                  // Push and Copy: put the image under this tag too; slipway never reads it back
-	Progress  func(sent, total int64) // bytes, those the registry had already included; calls do not overlap; may be nil
+	ConfigDir string // directory of Docker's config.json, for credentials; "": none
+	Insecure  bool   // plain HTTP and unverified certificates are allowed; plain HTTP to loopback always is
 
 	wait time.Duration // before the first retry; zero means firstWait
 }
 
 // firstWait, tripled each time, is the pause before a retry: three retries in
-// some three seconds outlast a restart of a proxy. go-containerregistry sleeps
-// through a cancel, so the pauses are short.
+// some three seconds outlast a restart of a proxy.
 const (
 	firstWait = 200 * time.Millisecond
 	attempts  = 4
+	maxWait   = 15 * time.Second // whatever a registry's Retry-After says
 )
-
-// defaultJobs is what docker and containerd upload at a time, about.
-const defaultJobs = 4
 
 // client is one conversation with a registry.
 type client struct {
 	o    Options
 	http *http.Transport
-	sent *sentBytes
+	safe http.RoundTripper
 	keys *keychain
+
+	mu        sync.Mutex
+	challenge *transport.Challenge // how the registry wants to be spoken to; nil: not asked yet
+	fallback  sync.Mutex           // held while an index of referrers is rewritten; see referrers.go
 }
 
 func newClient(o Options) (*client, error) {
 	keys, err := loadKeychain(o.ConfigDir)
 	if err != nil {
 		return nil, err
-	}
-	if o.Jobs <= 0 {
-		o.Jobs = defaultJobs
 	}
 	if o.wait == 0 {
 		o.wait = firstWait
@@ -65,33 +63,219 @@ func newClient(o Options) (*client, error) {
 		Proxy:                 http.ProxyFromEnvironment, // as every tool that speaks HTTP does
 		DialContext:           (&net.Dialer{Timeout: 15 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 		ForceAttemptHTTP2:     true,
-		MaxIdleConnsPerHost:   o.Jobs,
+		MaxIdleConnsPerHost:   2 * jobs,
 		IdleConnTimeout:       90 * time.Second,
 		TLSHandshakeTimeout:   10 * time.Second,
 		ResponseHeaderTimeout: 2 * time.Minute, // counted from the end of the request's body
+		DisableCompression:    true,            // blobs are compressed, and digests are of what was sent
 		WriteBufferSize:       64 << 10,
 		ReadBufferSize:        64 << 10,
 	}
 	if o.Insecure {
 		t.TLSClientConfig = &tls.Config{InsecureSkipVerify: true} //nolint:gosec // asked for, per registry
 	}
-	return &client{o: o, http: t, sent: &sentBytes{inner: t, insecure: o.Insecure}, keys: keys}, nil
+	return &client{o: o, http: t, keys: keys, safe: transport.NewUserAgent(httpsOnly{t, o.Insecure}, "slipway")}, nil
 }
 
 func (c *client) close() { c.http.CloseIdleConnections() }
 
-// options are go-containerregistry's, for one call under ctx.
-func (c *client) options(ctx context.Context) []remote.Option {
-	again := func(err error) bool { return ctx.Err() == nil && temporary(err) }
-	return []remote.Option{
-		remote.WithContext(ctx),
-		remote.WithAuthFromKeychain(c.keys),
-		remote.WithTransport(c.sent),
-		remote.WithJobs(c.o.Jobs),
-		remote.WithUserAgent("slipway"),
-		remote.WithRetryBackoff(remote.Backoff{Duration: c.o.wait, Factor: 3, Jitter: 0.1, Steps: attempts}),
-		remote.WithRetryPredicate(again),
+func (c *client) nameOptions() []name.Option {
+	if c.o.Insecure {
+		return []name.Option{name.Insecure}
 	}
+	return nil
+}
+
+// open gives a repository of the client's host.
+func (c *client) open(repository string) (*remoteRepository, error) {
+	repo, err := name.NewRepository(repository, c.nameOptions()...)
+	if err != nil {
+		return nil, fmt.Errorf("%q is not a repository (%w); write HOST/NAME without tag or digest", repository, err)
+	}
+	return &remoteRepository{client: c, name: repository, repo: repo, sessions: map[string]*http.Client{}}, nil
+}
+
+// ping asks the registry once how it wants to be spoken to.
+func (c *client) ping(ctx context.Context, reg name.Registry) (*transport.Challenge, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.challenge != nil {
+		return c.challenge, nil
+	}
+	ch, err := transport.Ping(ctx, reg, c.safe)
+	if err != nil {
+		return nil, err
+	}
+	c.challenge = ch
+	return ch, nil
+}
+
+// session logs in to the scopes that a request needs, once for each.
+func (r *remoteRepository) session(ctx context.Context, scope string) (*http.Client, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s := r.sessions[scope]; s != nil {
+		return s, nil
+	}
+	reg := r.repo.Registry
+	ch, err := r.client.ping(ctx, reg)
+	if err != nil {
+		return nil, err
+	}
+	auth, err := r.client.keys.Resolve(r.repo)
+	if err != nil {
+		return nil, err
+	}
+	token := &transport.Token{}
+	if isBearer(ch) {
+		if token, err = transport.Exchange(ctx, reg, auth, r.client.safe, []string{r.repo.Scope(scope)}, ch); err != nil {
+			return nil, err
+		}
+		if token.Token == "" {
+			token.Token = token.AccessToken
+		}
+	}
+	t, err := transport.FromToken(reg, auth, r.client.safe, ch, token)
+	if err != nil {
+		return nil, err
+	}
+	s := &http.Client{Transport: t, CheckRedirect: redirect}
+	if !isBearer(ch) { // no token, so there is one session for all scopes
+		r.sessions[transport.PullScope], r.sessions[transport.PushScope] = s, s
+	}
+	r.sessions[scope] = s
+	return s, nil
+}
+
+// redirect follows to https or within the machine that was asked, so that no
+// answer leads a request to a service that is reachable from here alone.
+func redirect(r *http.Request, via []*http.Request) error {
+	from := via[0].URL
+	if len(via) > 10 {
+		return errors.New("too many redirects")
+	}
+	if r.URL.Hostname() == from.Hostname() || allowedPlain(from.Hostname()) {
+		return nil
+	}
+	if r.URL.Scheme != "https" && from.Scheme == "https" || isPrivate(r.URL.Hostname()) && !isPrivate(from.Hostname()) {
+		return fmt.Errorf("%s leads to %s, which is not followed", from.Host, r.URL.Host)
+	}
+	return nil
+}
+
+// url is an address in the repository: "blobs/sha256:…".
+func (r *remoteRepository) url(path string) *url.URL {
+	scheme := "https"
+	r.client.mu.Lock()
+	if ch := r.client.challenge; ch != nil && ch.Insecure {
+		scheme = "http"
+	}
+	r.client.mu.Unlock()
+	return &url.URL{Scheme: scheme, Host: r.repo.RegistryStr(), Path: "/v2/" + r.repo.RepositoryStr() + "/" + path}
+}
+
+// request is one exchange with the registry.
+type request struct {
+	method, path string
+	query        url.Values
+	at           *url.URL // instead of path and query
+	header       http.Header
+	scope        string
+	body         io.ReadCloser
+	size         int64
+	want         []int // status codes; any other is an error
+}
+
+// send makes one attempt. The caller closes the answer's body.
+func (r *remoteRepository) send(ctx context.Context, q request) (*http.Response, error) {
+	if q.scope == "" {
+		q.scope = transport.PullScope
+	}
+	s, err := r.session(ctx, q.scope)
+	if err != nil {
+		if q.body != nil {
+			_ = q.body.Close()
+		}
+		return nil, err
+	}
+	if q.at == nil {
+		q.at = r.url(q.path)
+		q.at.RawQuery = q.query.Encode()
+	}
+	req := (&http.Request{Method: q.method, URL: q.at, Host: q.at.Host, Header: http.Header{}, Body: q.body, ContentLength: q.size}).WithContext(ctx)
+	if q.header != nil {
+		req.Header = q.header.Clone()
+	}
+	if q.body != nil && q.size == 0 {
+		_ = q.body.Close()
+		req.Body = http.NoBody
+	}
+	resp, err := s.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	if err := transport.CheckError(resp, q.want...); err != nil {
+		return nil, errors.Join(&answerError{err: err, after: retryAfter(resp)}, resp.Body.Close())
+	}
+	return resp, nil
+}
+
+// answerError is an answer with another status than wanted.
+type answerError struct {
+	err   error
+	after time.Duration
+}
+
+func (e *answerError) Error() string { return e.err.Error() }
+func (e *answerError) Unwrap() error { return e.err }
+
+// Is makes an answer that something is not there a missing file.
+func (e *answerError) Is(target error) bool {
+	var a *transport.Error
+	return target == fs.ErrNotExist && errors.As(e.err, &a) && a.StatusCode == http.StatusNotFound
+}
+
+// retryAfter reads the seconds that a registry asks to wait.
+func retryAfter(resp *http.Response) time.Duration {
+	n, err := strconv.Atoi(resp.Header.Get("Retry-After"))
+	if err != nil || n < 0 {
+		return 0
+	}
+	return min(time.Duration(n)*time.Second, maxWait)
+}
+
+// again does f until it succeeds, fails for good, or has failed often enough.
+func (c *client) again(ctx context.Context, f func() error) error {
+	wait := c.o.wait
+	for n := 1; ; n++ {
+		err := f()
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err == nil || n == attempts || !temporary(err) {
+			return err
+		}
+		pause := wait + rand.N(wait/10+1)
+		var a *answerError
+		if errors.As(err, &a) {
+			pause = max(pause, a.after)
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(pause):
+		}
+		wait *= 3
+	}
+}
+
+// do is send, tried again; for requests without a body.
+func (r *remoteRepository) do(ctx context.Context, q request) (resp *http.Response, err error) {
+	err = r.client.again(ctx, func() error {
+		resp, err = r.send(ctx, q) //nolint:bodyclose // the caller closes it
+		return err
+	})
+	return resp, err
 }
 
 // temporary reports whether the same request may succeed a moment later.
@@ -102,7 +286,7 @@ func temporary(err error) bool {
 	var answer *transport.Error
 	if errors.As(err, &answer) {
 		s := answer.StatusCode
-		return s >= 500 && s != http.StatusNotImplemented || s == http.StatusTooManyRequests || s == http.StatusRequestTimeout || answer.Temporary()
+		return s >= 500 && s != http.StatusNotImplemented && s != http.StatusInsufficientStorage || s == http.StatusTooManyRequests || s == http.StatusRequestTimeout
 	}
 	var dns *net.DNSError
 	if errors.As(err, &dns) {
@@ -120,75 +304,10 @@ func temporary(err error) bool {
 	return false
 }
 
-func (c *client) nameOptions() []name.Option {
-	if c.o.Insecure {
-		return []name.Option{name.Insecure}
-	}
-	return nil
-}
+func isBearer(ch *transport.Challenge) bool { return strings.EqualFold(ch.Scheme, "bearer") }
 
-func (c *client) repository(s string) (name.Repository, error) {
-	r, err := name.NewRepository(s, c.nameOptions()...)
-	if err != nil {
-		return r, fmt.Errorf("%q is not a repository (%w); write HOST/NAME without tag or digest", s, err)
-	}
-	return r, nil
-}
-
-func (c *client) reference(s string) (name.Reference, error) {
-	r, err := name.ParseReference(s, c.nameOptions()...)
-	if err != nil {
-		return nil, fmt.Errorf("%q is not an image reference (%w); write HOST/NAME@sha256:… or HOST/NAME:TAG", s, err)
-	}
-	return r, nil
-}
-
-// Resolve asks the registry what ref is: its digest, media type and size. A
-// digest stays what it is; a tag is true only for this moment, so keep the
-// answer and never ask twice.
-func Resolve(ctx context.Context, ref string, o Options) (ocispec.Descriptor, error) {
-	c, err := newClient(o)
-	if err != nil {
-		return ocispec.Descriptor{}, err
-	}
-	defer c.close()
-	r, err := c.reference(ref)
-	if err != nil {
-		return ocispec.Descriptor{}, err
-	}
-	d, err := c.get(ctx, r)
-	if err != nil {
-		return ocispec.Descriptor{}, fmt.Errorf("resolve %s: %w", ref, c.explain(err, r.Context(), "pull"))
-	}
-	return toOCI(d), nil
-}
-
-// get fetches a manifest rather than only asking for it: not every registry
-// answers HEAD with a digest, and this way it is checked.
-func (c *client) get(ctx context.Context, r name.Reference) (*remote.Descriptor, error) {
-	d, err := remote.Get(r, c.options(ctx)...)
-	if err != nil {
-		return nil, err
-	}
-	if t := string(d.MediaType); !isIndex(t) && !isManifest(t) {
-		return nil, fmt.Errorf("it is a %q, not an image; push it again with a current tool", t)
-	}
-	return d, nil
-}
-
-func toOCI(d *remote.Descriptor) ocispec.Descriptor {
-	return ocispec.Descriptor{MediaType: string(d.MediaType), Digest: digest.Digest(d.Digest.String()), Size: d.Size}
-}
-
-// errPlainHTTP is why a request was not sent.
-var errPlainHTTP = errors.New("plain HTTP is not allowed for this registry")
-
-// allowedPlain reports whether passwords may go to host unencrypted: they do
-// not leave the machine.
-func allowedPlain(host string) bool {
-	if host == "localhost" {
-		return true
-	}
+// isPrivate reports whether host is an address that only some machines reach.
+func isPrivate(host string) bool {
 	a, err := netip.ParseAddr(host)
-	return err == nil && a.IsLoopback()
+	return err == nil && (a.IsPrivate() || a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsUnspecified())
 }
