@@ -31,6 +31,7 @@ start_docker() {
 		exit 1
 	fi
 	quietly $docker import "$base" base.example/busybox:1
+	quietly $docker import "$bases/redis.tar" base.example/redis:7
 }
 
 stop_docker() {
@@ -63,6 +64,7 @@ start_podman() {
 		runroot = "$work/podman-run"
 	EOF
 	quietly podman import "$base" base.example/busybox:1
+	quietly podman import "$bases/redis.tar" base.example/redis:7
 	podman_run="podman --runtime $(podman_runtime run)"
 	podman_build="podman --runtime $(podman_runtime build) build"
 }
@@ -93,12 +95,14 @@ remove_cgroups() {
 start_slipway() {
 	export SLIPWAY_ROOT=$work/slipway
 	quietly "$slipway" images import "$base" --name base.example/busybox:1
+	quietly "$slipway" images import "$bases/redis.tar" --name base.example/redis:7
 }
 
 versions() {
 	jq -n --arg slipway "$("$slipway" version 2>&1 | head -1)" \
 		--arg docker "$($docker version --format '{{.Server.Version}}')" \
 		--arg podman "$(podman --version | sed 's/.* //') with ${podman_run##* }" \
+		--arg compose "$(docker-compose version --short)" \
 		--arg buildah "$(buildah --version | awk '{print $3}')" \
 		--arg kernel "$(uname -r)" --arg cpus "$(nproc)" --arg cpu "$(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1)" \
 		'$ARGS.named'

@@ -12,16 +12,18 @@ contender() { # WORK NAME PREPARE: the measured script is on stdin
 prepare_work() {
 	local c
 	mkdir -p "$work/context" "$work/prepare"
-	for c in docker podman slipway slipway-one slipway-ten; do
+	for c in docker podman slipway slipway-one slipway-ten slipway-service; do
 		cp -r "$here/context" "$work/context/$c"
 	done
 	mv "$work/context/slipway/pipelines/build.yml" "$work/context/slipway/.ci.yml"
 	mv "$work/context/slipway-one/pipelines/one.yml" "$work/context/slipway-one/.ci.yml"
 	mv "$work/context/slipway-ten/pipelines/ten.yml" "$work/context/slipway-ten/.ci.yml"
+	mv "$work/context/slipway-service/pipelines/service.yml" "$work/context/slipway-service/.ci.yml"
 
 	one_test
 	ten_tests
 	build_and_test
+	test_with_service
 }
 
 # W1: one test that does nothing, in an image that is built.
@@ -77,4 +79,36 @@ build_and_test() {
 		contender $w slipway "${change:+$change $work/context/slipway/src/main.txt}" <<<"$slipway_work"
 	done
 	contender W4 slipway-reusing "" <<<"${slipway_work% --rerun-tests}"
+}
+
+# W6: a test beside its redis: a private network, a server that is waited for,
+# one question from another container, everything removed. The peers are given
+# the quickest way a person would write: ask every 10 ms, kill without grace.
+test_with_service() {
+	quietly "$slipway" run pipeline "$work/context/slipway-service"
+	local serve="redis-server --protected-mode no --save ''"
+	contender W6 docker true <<-EOF
+		$docker network create shop >/dev/null
+		$docker run -d --rm --network shop --name cache base.example/redis:7 $serve >/dev/null
+		until $docker exec cache redis-cli ping >/dev/null 2>&1; do sleep 0.01; done
+		$docker run --rm --network shop base.example/redis:7 redis-cli -h cache ping
+		status=\$?
+		$docker rm -f cache >/dev/null && $docker network rm shop >/dev/null && exit \$status
+	EOF
+	cp "$here/context/pipelines/compose.yml" "$work/context/compose.yml"
+	contender W6 compose true <<-EOF
+		docker-compose -p shop -f $work/context/compose.yml run --rm test
+		status=\$?
+		docker-compose -p shop -f $work/context/compose.yml down -t 0 && exit \$status
+	EOF
+	# In a pod, which shares one network and needs none of the host's.
+	contender W6 podman true <<-EOF
+		$podman_run pod create --name shop --network none --infra-image base.example/redis:7 --infra-command '/bin/sleep 60' >/dev/null
+		$podman_run run -d --pod shop --name cache base.example/redis:7 $serve >/dev/null
+		until $podman_run exec cache redis-cli ping >/dev/null 2>&1; do sleep 0.01; done
+		$podman_run run --rm --pod shop base.example/redis:7 redis-cli -h localhost ping
+		status=\$?
+		$podman_run pod rm -f -t 0 shop >/dev/null && exit \$status
+	EOF
+	contender W6 slipway true <<<"exec $slipway run pipeline $work/context/slipway-service --rerun-tests"
 }

@@ -1,0 +1,2 @@
+FROM base.example/redis:7
+ENV TZ=UTC
