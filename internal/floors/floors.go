@@ -33,6 +33,7 @@ var floor = map[string]int{
 	"internal/git":          tools,
 	"internal/helpers":      tools,
 	"internal/junit":        tools,
+	"internal/layers":       tools,
 	"internal/need":         tools,
 	"internal/network/...":  tools,
 	"internal/registry/...": tools,
