@@ -46,6 +46,7 @@ var floor = map[string]int{
 	"promote/...": works,
 
 	"internal/engine/...": conductor,
+	"internal/supervise":  conductor,
 	"internal/server/...": server,
 
 	"cmd/...": commands,
