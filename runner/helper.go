@@ -126,7 +126,7 @@ func (h *helper) cutAll() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for s := range h.boxes {
-		s.cut()
+		s.talk.cut()
 	}
 }
 
@@ -136,7 +136,7 @@ func (h *helper) adopt(s *Sandbox) {
 	h.boxes[s] = struct{}{}
 	select {
 	case <-h.ended:
-		s.cut()
+		s.talk.cut()
 	default:
 	}
 }

@@ -103,9 +103,9 @@ func (q *Request) sandbox(root Rootfs, defaults pipeline.Resources) *wire.Sandbo
 }
 
 // exec is the request as the agent needs it.
-func (q *Request) exec(config ocispec.ImageConfig, nonce wire.Nonce) *wire.Exec {
+func (q *Request) exec(config ocispec.ImageConfig) *wire.Exec {
 	x := &wire.Exec{
-		Nonce: nonce, Args: argv(q.Test, config), Env: environment(config.Env, q.Test.Environment),
+		Args: argv(q.Test, config), Env: environment(config.Env, q.Test.Environment),
 		User: first(q.Test.User, config.User), Dir: directory(q.Test.WorkingDir, config.WorkingDir), Out: "/out",
 	}
 	for name, data := range q.Secrets {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"strings"
 	"sync"
 	"time"
@@ -26,9 +25,9 @@ type Sandbox struct {
 	egress io.Closer
 	resolv string // content of /etc/resolv.conf
 
-	agent *net.UnixConn
-	used  bool
-	once  sync.Once
+	talk *talk
+	used bool
+	once sync.Once
 }
 
 // Prepare makes a sandbox for req. The caller closes it. An error means that
@@ -57,9 +56,11 @@ func (r *Runner) Prepare(ctx context.Context, req Request) (prepared *Sandbox, e
 		return s, err
 	}
 	defer drop(theirs)
-	if s.agent, err = unixConn(ours); err != nil {
+	conn, err := unixConn(ours)
+	if err != nil {
 		return s, err
 	}
+	s.talk = newTalk(conn)
 	r.helper.adopt(s)
 	reply, err := r.helper.call(ctx, wire.Call{Op: wire.Create, ID: s.id, Sandbox: req.sandbox(s.root, r.opts.Defaults)}, theirs)
 	if err != nil {
@@ -114,9 +115,9 @@ func (s *Sandbox) remove() error {
 	ctx, cancel := context.WithTimeout(context.Background(), removeLimit)
 	defer cancel()
 	var errs []error
-	if s.agent != nil {
+	if s.talk != nil {
 		s.runner.helper.abandon(s)
-		errs = append(errs, s.agent.Close())
+		errs = append(errs, s.talk.conn.Close())
 		// Asked for even if Create's answer never came: it may have been made.
 		if _, err := s.runner.helper.call(ctx, wire.Call{Op: wire.Destroy, ID: s.id}, nil); s.made != nil {
 			errs = append(errs, err)
@@ -129,11 +130,4 @@ func (s *Sandbox) remove() error {
 		errs = append(errs, s.root.Release())
 	}
 	return errors.Join(errs...)
-}
-
-// cut ends the agent, and with it everything in the sandbox. What waits for
-// the agent sees the end of its socket.
-func (s *Sandbox) cut() {
-	_ = s.agent.CloseRead() // either fails only where both have happened already
-	_ = s.agent.CloseWrite()
 }

@@ -76,7 +76,7 @@ func (s *Sandbox) judge(ctx context.Context, got *run, counts wire.Counters, res
 	case got.done == nil && res.OOM:
 		killed(outOfMemory(limits.Memory))
 	case got.done == nil:
-		return s.broken(ctx, errors.New("its agent ended without a completion record"))
+		return s.broken(ctx, errSilent)
 	case got.done.Lost:
 		return s.broken(ctx, errors.New("something outside it still holds its output"))
 	case int64(got.done.Bytes) != got.received:

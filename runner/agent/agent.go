@@ -1,6 +1,6 @@
 // Package agent is PID 1 of every sandbox: it starts the one command it is
-// told to, carries its output, reaps what is orphaned, and reports how the
-// command ended. It ends when its socket does, and the kernel then ends
+// told to, and further ones beside it, carries their output, reaps what is
+// orphaned, and reports how each ended. It ends when its socket does, and the kernel then ends
 // everything else in the sandbox; that is how nothing outlives a crashed runner.
 //
 // It refuses to be talked to by what it runs: nothing inside may trace it, read
@@ -12,6 +12,7 @@ package agent
 import (
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"unsafe"
 
@@ -72,7 +73,8 @@ func limit() {
 
 // serve answers frames until the socket ends.
 func serve() int {
-	var job *job
+	js := newJobs()
+	started := false
 	for {
 		kind, body, out, err := receive()
 		if err != nil {
@@ -81,14 +83,20 @@ func serve() int {
 		switch kind {
 		case wire.KindExec:
 			var x wire.Exec
-			if wire.Decode(body, &x) != nil || out < 0 || job != nil {
+			// The main command comes first, and once.
+			if wire.Decode(body, &x) != nil || out < 0 || x.Beside != started {
 				return 2
 			}
-			job = start(&x, out)
+			started = true
+			js.start(&x, out)
 		case wire.KindStop:
-			if job != nil {
-				job.stop()
+			js.stop()
+		case wire.KindSignal:
+			var s wire.Signal
+			if wire.Decode(body, &s) != nil {
+				return 2
 			}
+			js.signal(&s)
 		default:
 			return 2
 		}
@@ -143,9 +151,13 @@ func passed(oob []byte) int {
 	return fds[0]
 }
 
-// send writes a frame whole. Only one goroutine sends at any time. A runner
-// that is gone is noticed by the reader.
+// sending is held while a frame is written: commands end at the same time.
+var sending sync.Mutex
+
+// send writes a frame whole. A runner that is gone is noticed by the reader.
 func send(b wire.Body) {
+	sending.Lock()
+	defer sending.Unlock()
 	for frame := wire.Encode(b); len(frame) > 0; {
 		n, err := unix.Write(wire.AgentFD, frame)
 		if err == unix.EINTR {

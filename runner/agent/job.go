@@ -2,6 +2,7 @@ package agent
 
 import (
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -15,47 +16,62 @@ import (
 // sandbox is dead: only a holder outside can do that.
 const linger = time.Second
 
-// job is the one command of this sandbox.
+// job is one command of this sandbox.
 type job struct {
 	nonce   wire.Nonce
+	beside  bool // its end is not the sandbox's
 	started int64
 	stopped atomic.Bool
+	pid     int
 	pump    *pump
 }
 
-// start begins the command, or reports why it cannot. out is the runner's pipe.
-func start(x *wire.Exec, out int) *job {
-	j := &job{nonce: x.Nonce}
-	pid, why := j.launch(x, out)
+// jobs are the commands that run. The main one is the first; its end is the end
+// of all others.
+type jobs struct {
+	children *children
+
+	mu      sync.Mutex
+	running map[wire.Nonce]*job
+}
+
+func newJobs() *jobs { return &jobs{children: newChildren(), running: map[wire.Nonce]*job{}} }
+
+// start begins a command, or reports why it cannot. out is the runner's pipe.
+func (js *jobs) start(x *wire.Exec, out int) {
+	j := &job{nonce: x.Nonce, beside: x.Beside}
+	ended, why := js.launch(j, x, out)
 	if why != nil {
 		dropFD(out)
 		why.Nonce = x.Nonce
 		send(why)
-		return j
+		return
 	}
+	js.mu.Lock()
+	js.running[j.nonce] = j
+	js.mu.Unlock()
 	send(&wire.Started{Nonce: j.nonce, At: j.started})
-	go j.finish(pid)
-	return j
+	go js.finish(j, ended)
 }
 
 // launch puts everything in place and starts the command.
-func (j *job) launch(x *wire.Exec, out int) (pid int, why *wire.Refused) {
+func (js *jobs) launch(j *job, x *wire.Exec, out int) (ended <-chan unix.WaitStatus, why *wire.Refused) {
 	u, why := lookup(x.User)
 	if why != nil {
-		return 0, why
+		return nil, why
 	}
 	if why := place(x, u); why != nil {
-		return 0, why
+		return nil, why
 	}
 	env := complete(x.Env, u)
 	null, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return 0, refuse(126, "open /dev/null: "+err.Error())
+		return nil, refuse(126, "open /dev/null: "+err.Error())
 	}
 	defer dropFD(null)
 	var pipe [2]int
 	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
-		return 0, refuse(126, "make the output pipe: "+err.Error())
+		return nil, refuse(126, "make the output pipe: "+err.Error())
 	}
 	attr := &syscall.ProcAttr{
 		Dir: x.Dir,
@@ -64,31 +80,52 @@ func (j *job) launch(x *wire.Exec, out int) (pid int, why *wire.Refused) {
 		Files: []uintptr{uintptr(null), uintptr(pipe[1]), uintptr(pipe[1])},
 		Sys:   &syscall.SysProcAttr{Setsid: true, Credential: u.credential()},
 	}
-	pid, why = run(x.Args, env, attr)
+	j.pid, ended, why = js.children.start(func() (int, *wire.Refused) { return run(x.Args, env, attr) })
 	dropFD(pipe[1])
 	if why != nil {
 		dropFD(pipe[0])
-		return 0, why
+		return nil, why
 	}
 	j.started = now()
 	j.pump = newPump(pipe[0], out)
-	return pid, nil
+	return ended, nil
 }
 
-// stop kills the command and all it started; finish then reports.
-func (j *job) stop() {
-	j.stopped.Store(true)
+// stop kills everything in the sandbox; the main command's record then says so.
+func (js *jobs) stop() {
+	js.mu.Lock()
+	for _, j := range js.running {
+		j.stopped.Store(true)
+	}
+	js.mu.Unlock()
 	killAll()
 }
 
-// finish waits for the command, ends what it left running, lets the output
-// drain and sends the completion record.
-func (j *job) finish(pid int) {
-	status := reap(pid)
+// signal sends a signal to one command and all it started that stayed in its
+// process group. One that has ended has none.
+func (js *jobs) signal(s *wire.Signal) {
+	js.mu.Lock()
+	defer js.mu.Unlock()
+	if j := js.running[s.Nonce]; j != nil {
+		_ = unix.Kill(-j.pid, unix.Signal(s.Number)) // it may end this very moment
+	}
+}
+
+// finish waits for a command, lets its output drain and sends its record. The
+// main command's end is also the end of whatever else still runs.
+func (js *jobs) finish(j *job, end <-chan unix.WaitStatus) {
+	status := <-end
 	ended := now()
 	interrupted := j.stopped.Load()
-	killAll()
-	reap(-1)
+	js.mu.Lock()
+	delete(js.running, j.nonce)
+	js.mu.Unlock()
+	if j.beside {
+		_ = unix.Kill(-j.pid, unix.SIGKILL) // what it left in the background holds its output
+	} else {
+		killAll()
+		js.children.gone()
+	}
 	lost := !j.pump.drain(linger)
 	d := &wire.Done{
 		Nonce: j.nonce, Exit: int32(status.ExitStatus()), Interrupted: interrupted, Lost: lost,
@@ -104,20 +141,6 @@ func (j *job) finish(pid int) {
 // killAll ends every process of the sandbox but this one. The kernel walks the
 // list of processes under a lock that forks wait for, so no fork bomb escapes.
 func killAll() { _ = unix.Kill(-1, unix.SIGKILL) }
-
-// reap collects children, orphans that became ours included, until pid is among
-// them; with -1, until there are none.
-func reap(pid int) (status unix.WaitStatus) {
-	for {
-		got, err := unix.Wait4(-1, &status, 0, nil)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil || got == pid {
-			return status
-		}
-	}
-}
 
 // complete adds what a program may rely on and the request does not name.
 func complete(env []string, u *user) []string {

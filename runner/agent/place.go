@@ -23,6 +23,11 @@ func place(x *wire.Exec, u *user) *wire.Refused {
 			return refuse(126, "write /etc/resolv.conf: "+reason(err))
 		}
 	}
+	if x.Hosts != "" {
+		if err := add("/etc/hosts", x.Hosts); err != nil {
+			return refuse(126, "write /etc/hosts: "+reason(err))
+		}
+	}
 	if x.Out != "" {
 		if err := unix.Chown(x.Out, int(u.uid), int(u.gid)); err != nil {
 			return refuse(126, "hand "+x.Out+" to the test's user: "+err.Error())
@@ -34,6 +39,19 @@ func place(x *wire.Exec, u *user) *wire.Refused {
 		}
 	}
 	return nil
+}
+
+// add puts text at the end of a file.
+func add(path, text string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	return err
 }
 
 // writeSecret leaves a file only its user may read, on a tmpfs.

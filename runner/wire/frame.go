@@ -33,8 +33,9 @@ func (*Stop) kind() byte    { return KindStop }
 func (*Started) kind() byte { return KindStarted }
 func (*Done) kind() byte    { return KindDone }
 func (*Refused) kind() byte { return KindRefused }
+func (*Signal) kind() byte  { return KindSignal }
 
-// Stop asks the agent to kill the command and all it started, and to report.
+// Stop asks the agent to kill everything in the sandbox, and to report.
 type Stop struct{}
 
 // Encode gives a whole frame.
@@ -64,6 +65,8 @@ func (x *Exec) code(c *coder) {
 	c.string(&x.Dir)
 	c.string(&x.Resolv)
 	c.string(&x.Out)
+	c.string(&x.Hosts)
+	c.bool(&x.Beside)
 	n := len(x.Secrets)
 	c.count(&n)
 	if c.reading && !c.bad {
@@ -76,6 +79,11 @@ func (x *Exec) code(c *coder) {
 }
 
 func (*Stop) code(*coder) {}
+
+func (x *Signal) code(c *coder) {
+	c.nonce(&x.Nonce)
+	c.int32(&x.Number)
+}
 
 func (x *Started) code(c *coder) {
 	c.nonce(&x.Nonce)

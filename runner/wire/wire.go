@@ -34,6 +34,8 @@ type Exec struct {
 	Dir     string   // made when missing; empty is /
 	Secrets []Secret
 	Resolv  string // content of /etc/resolv.conf; empty leaves it so
+	Hosts   string // added to /etc/hosts
+	Beside  bool   // beside the main command: the sandbox does not end with it
 	Out     string // directory that is handed to the user; empty for none
 }
 
@@ -45,6 +47,13 @@ type Secret struct {
 
 // SecretsDir is where a sandbox with secrets has a tmpfs.
 const SecretsDir = "/run/secrets"
+
+// Signal sends a signal to the command that the Exec of the same nonce started,
+// and to its process group.
+type Signal struct {
+	Nonce  Nonce
+	Number int32
+}
 
 // Started says that the command's first instruction ran.
 type Started struct {
@@ -72,13 +81,14 @@ type Refused struct {
 	Reason string
 }
 
-// The kinds of frame. Exec and Stop go to the agent, the others come from it.
+// The kinds of frame. Exec, Stop and Signal go to the agent, the others come from it.
 const (
 	KindExec byte = iota + 1
 	KindStop
 	KindStarted
 	KindDone
 	KindRefused
+	KindSignal
 )
 
 // HeaderSize of a frame: kind, then the length of its body.

@@ -8,10 +8,11 @@ import (
 func TestRoundTrip(t *testing.T) {
 	for _, want := range []Body{
 		&Exec{
-			Nonce: Nonce{1, 2, 3}, Args: []string{"sh", "-c", "é\x00"}, Env: []string{"A=b"}, User: "bob", Dir: "/x", Resolv: "r", Out: "/out",
+			Nonce: Nonce{1, 2, 3}, Args: []string{"sh", "-c", "é\x00"}, Env: []string{"A=b"}, User: "bob", Dir: "/x", Resolv: "r", Out: "/out", Hosts: "h", Beside: true,
 			Secrets: []Secret{{"a", []byte("b")}, {"c", []byte{0}}},
 		},
 		&Stop{},
+		&Signal{Nonce: Nonce{3}, Number: 15},
 		&Started{Nonce: Nonce{9}, At: 1 << 40},
 		&Done{Nonce: Nonce{15: 7}, Exit: 139, Signal: 11, Interrupted: true, Lost: true, Bytes: 1 << 63, Started: -1, Ended: 5},
 		&Refused{Exit: 127, Reason: "no"},
@@ -43,7 +44,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add(Encode(&Done{})[HeaderSize:])
 	f.Add([]byte{255, 255, 255, 255, 255, 255, 255, 127})
 	f.Fuzz(func(t *testing.T, data []byte) {
-		for _, b := range []Body{&Exec{}, &Started{}, &Done{}, &Refused{}} {
+		for _, b := range []Body{&Exec{}, &Started{}, &Done{}, &Refused{}, &Signal{}} {
 			if Decode(data, b) == nil {
 				if again := Encode(b); string(again[HeaderSize:]) != string(data) {
 					t.Errorf("%T: %x came back as %x", b, data, again[HeaderSize:])
