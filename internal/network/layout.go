@@ -50,10 +50,15 @@ func (l layout) configure(name string) error {
 		return err
 	}
 	err = addAddress(h, link, netip.PrefixFrom(guest6, inside6.Bits()), gateway6, l.reaches6)
-	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EACCES) {
-		return nil // a kernel or a namespace with IPv6 off is no failure
+	if without6(err) {
+		return nil
 	}
 	return err
+}
+
+// without6 tells a kernel or a namespace with IPv6 off, which is no failure.
+func without6(err error) bool {
+	return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EACCES)
 }
 
 // addAddress gives link an address and, where asked, the default route.

@@ -90,13 +90,7 @@ func attachDevice(path string, l layout) (tun *device, err error) {
 		return nil, err
 	}
 	defer func() { _ = netns.Close() }()
-	enter := func() error {
-		if err := unix.Setns(int(netns.Fd()), unix.CLONE_NEWNET); err != nil {
-			return fmt.Errorf("join network namespace %s: %w", path, err)
-		}
-		return nil
-	}
-	err = onThread(enter, func() (err error) {
+	err = onThread(func() error { return enterNetwork(netns) }, func() (err error) {
 		tun, err = openDevice(l, bound)
 		return err
 	})

@@ -43,6 +43,8 @@ var alwaysRefused = []struct {
 	{netip.MustParsePrefix("fd20:ce::254/128"), "cloud metadata (Google)"},
 	{inside4, "the namespace's own network"},
 	{inside6, "the namespace's own network"},
+	{segment4, "the namespace's own network"},
+	{segment6, "the namespace's own network"},
 }
 
 // check refuses dst or returns nil. It knows nothing of the host's own
