@@ -37,7 +37,7 @@ func BenchmarkReady(b *testing.B) {
 		}
 		time.Sleep(10 * time.Millisecond) // until its agent waits
 		b.StartTimer()
-		f.take(b, time.Now(), func() (pipeline.Result, error) { return ready.Exec(context.Background(), io.Discard) })
+		f.take(b, time.Now(), func() (pipeline.Result, error) { return ready.Exec(context.Background(), time.Now(), io.Discard) })
 		b.StopTimer()
 		ready.Close()
 		b.StartTimer()

@@ -301,11 +301,11 @@ func TestPrepareThenExec(t *testing.T) {
 	}
 	defer s.Close()
 	var out strings.Builder
-	res, err := s.Exec(context.Background(), &out)
+	res, err := s.Exec(context.Background(), time.Now(), &out)
 	if err != nil || res.State != pipeline.Passed || out.String() != "x\n" {
 		t.Errorf("%+v %v %q", res, err, out.String())
 	}
-	if _, err := s.Exec(context.Background(), &out); err == nil {
+	if _, err := s.Exec(context.Background(), time.Now(), &out); err == nil {
 		t.Error("it ran a second command")
 	}
 }

@@ -14,24 +14,10 @@ import (
 )
 
 // Exec runs the request's command and streams its output to out. A sandbox runs
-// one command in its life. Start in the Result counts from the call.
-func (s *Sandbox) Exec(ctx context.Context, out io.Writer) (pipeline.Result, error) {
-	return s.exec(ctx, monotonic(), out)
-}
-
-// run is what became known while the command ran.
-type run struct {
-	done     *wire.Done
-	refused  *wire.Refused
-	started  int64 // nanoseconds of CLOCK_MONOTONIC; 0: it never did
-	timedOut bool
-	canceled bool
-	silent   bool // the agent's socket ended without a record
-	received int64
-}
-
-// exec does what Exec says, with Start counted from entered.
-func (s *Sandbox) exec(ctx context.Context, entered int64, out io.Writer) (pipeline.Result, error) {
+// one command in its life. Start in the Result counts from since. ctx covers the
+// run: when it ends, everything in the sandbox is killed and the Result is Canceled.
+func (s *Sandbox) Exec(ctx context.Context, since time.Time, out io.Writer) (pipeline.Result, error) {
+	entered := monotonic() - int64(time.Since(since))
 	if s.used {
 		return pipeline.Result{}, fmt.Errorf("sandbox of %s: it has run its one command already", s.req.ID)
 	}
@@ -60,6 +46,17 @@ func (s *Sandbox) exec(ctx context.Context, entered int64, out io.Writer) (pipel
 	}
 	got.received = output.store.received
 	return s.verdict(ctx, entered, got)
+}
+
+// run is what became known while the command ran.
+type run struct {
+	done     *wire.Done
+	refused  *wire.Refused
+	started  int64 // nanoseconds of CLOCK_MONOTONIC; 0: it never did
+	timedOut bool
+	canceled bool
+	silent   bool // the agent's socket ended without a record
+	received int64
 }
 
 // drainLimit is how long output may go on after the agent's end: its pipe is

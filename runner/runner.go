@@ -132,7 +132,7 @@ func (r *Runner) forget(s *Sandbox) {
 // run: when it ends, everything in the sandbox is killed and the Result is
 // Canceled. Removing the sandbox goes on after Test returns; Close waits for it.
 func (r *Runner) Test(ctx context.Context, req Request, out io.Writer) (pipeline.Result, error) {
-	entered := monotonic()
+	since := time.Now()
 	s, err := r.Prepare(ctx, req)
 	if err != nil {
 		if ctx.Err() != nil {
@@ -141,7 +141,7 @@ func (r *Runner) Test(ctx context.Context, req Request, out io.Writer) (pipeline
 		return pipeline.Result{}, err
 	}
 	defer s.Close()
-	return s.exec(ctx, entered, out)
+	return s.Exec(ctx, since, out)
 }
 
 // newID is unique within the life of a runner.

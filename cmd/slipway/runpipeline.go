@@ -111,14 +111,14 @@ func (g *globals) conduct(ctx context.Context, s *stack, dir string, plan pipeli
 	if err != nil {
 		return store.Run{}, usageError{err}
 	}
-	machine, err := openMachine(f.parallel)
+	machine, ahead, err := openMachine(f.parallel)
 	if err != nil {
 		return store.Run{}, errors.Join(err, display.Close())
 	}
-	w := wiring{stack: s, dir: dir, seeds: plan.Volumes, secrets: secrets, sshAgent: os.Getenv("SSH_AUTH_SOCK")}
+	w := wiring{stack: s, dir: dir, seeds: plan.Volumes, secrets: secrets, sshAgent: os.Getenv("SSH_AUTH_SOCK"), log: g.log}
 	e := &engine.Engine{
-		Build: w.build, Test: w.test, Inputs: inputs(dir, s.store), Fixtures: engine.Fixtures(dir, plan.Volumes),
-		Store: s.store, Progress: display.Write, Machine: machine, Log: g.log,
+		Build: w.build, Prepare: w.prepare, Inputs: inputs(dir, s.store), Fixtures: engine.Fixtures(dir, plan.Volumes),
+		Store: s.store, Progress: display.Write, Machine: machine, Ahead: ahead, Log: g.log,
 	}
 	changed := make(chan error, 1)
 	go func() {

@@ -15,6 +15,7 @@ import (
 	"slipway/builder"
 	"slipway/internal/capacity"
 	"slipway/internal/doctor"
+	"slipway/internal/engine"
 	"slipway/internal/helpers"
 	"slipway/internal/network"
 	"slipway/internal/schedule"
@@ -228,13 +229,15 @@ func remoteBuilder(address, certs string) (*builder.Remote, error) {
 }
 
 // openMachine is what all tasks of this process share: the cores, and of the
-// memory all but an eighth, which slipway and the file cache need.
-func openMachine(parallel int) (*schedule.Machine, error) {
+// memory all but an eighth. That eighth is for slipway, the file cache, and what
+// is prepared ahead: for each core one sandbox, and at most half of it.
+func openMachine(parallel int) (*schedule.Machine, engine.Ahead, error) {
 	has, err := capacity.Read("/")
 	if err != nil {
-		return nil, err
+		return nil, engine.Ahead{}, err
 	}
-	return schedule.New(schedule.Share{CPUs: has.CPUs, Memory: has.Memory / 8 * 7}, parallel), nil
+	ahead := engine.Ahead{Sandboxes: max(2, int(has.CPUs)), Memory: has.Memory / 16}
+	return schedule.New(schedule.Share{CPUs: has.CPUs, Memory: has.Memory / 8 * 7}, parallel), ahead, nil
 }
 
 // buildSteps is how many steps BuildKit runs at once, in all builds together.

@@ -9,8 +9,10 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/rs/zerolog"
 
 	"slipway/builder"
 	"slipway/internal/engine"
@@ -27,6 +29,7 @@ type wiring struct {
 	seeds    map[string]pipeline.VolumeSeed
 	secrets  map[string][]byte
 	sshAgent string
+	log      zerolog.Logger
 }
 
 func (w wiring) build(ctx context.Context, r engine.BuildRequest) (engine.Built, error) {
@@ -62,29 +65,52 @@ func testedPlatform(all map[string]ocispec.Descriptor) string {
 	return slices.Sorted(maps.Keys(all))[0]
 }
 
-func (w wiring) test(ctx context.Context, r engine.TestRequest, out io.Writer) (pipeline.Result, error) {
-	if err := os.MkdirAll(r.Out, 0o700); err != nil {
-		return pipeline.Result{}, err
-	}
+// prepare makes the sandbox of one attempt, with copies of the volumes it mounts.
+func (w wiring) prepare(ctx context.Context, r engine.TestRequest) (engine.Sandbox, error) {
 	req := runner.Request{
 		ID: r.Run + "-" + engine.TaskDir(r.Task.ID), Image: r.Image, Test: *r.Task.Test, Rootfs: w.rootfs,
 		Secrets: w.only(r.Task.Test.Secrets), Out: r.Out,
 	}
 	binds, release, err := w.mounts(ctx, *r.Task.Test)
 	if err != nil {
-		return pipeline.Result{}, err
+		return engine.Sandbox{}, err
 	}
 	req.Binds = binds
 	if r.Task.Test.Network == pipeline.NetworkInternet {
 		req.Egress = w.egress
 	}
-	res, err := w.runner.Test(ctx, req, out)
-	err = errors.Join(err, release())
+	s, err := w.runner.Prepare(ctx, req)
 	var foreign *builder.PlatformError
 	if errors.As(err, &foreign) {
-		return pipeline.Result{State: pipeline.Failed, Reason: "it cannot run on this machine: " + foreign.Error()}, nil
+		return failing("it cannot run on this machine: " + foreign.Error()), release()
 	}
-	return res, err
+	if err != nil {
+		return engine.Sandbox{}, errors.Join(err, release())
+	}
+	return engine.Sandbox{
+		Run: func(ctx context.Context, since time.Time, out io.Writer) (pipeline.Result, error) {
+			if err := os.MkdirAll(r.Out, 0o700); err != nil {
+				return pipeline.Result{}, err
+			}
+			return s.Exec(ctx, since, out)
+		},
+		Close: func() {
+			s.Close()
+			if err := release(); err != nil {
+				w.log.Error().Err(err).Str("test", r.Task.ID).Msg("a copy of a volume was not removed; the next start removes it")
+			}
+		},
+	}, nil
+}
+
+// failing stands for a sandbox that cannot be, through no fault of slipway's.
+func failing(reason string) engine.Sandbox {
+	return engine.Sandbox{
+		Run: func(context.Context, time.Time, io.Writer) (pipeline.Result, error) {
+			return pipeline.Result{State: pipeline.Failed, Reason: reason}, nil
+		},
+		Close: func() {},
+	}
 }
 
 func (w wiring) rootfs(ctx context.Context, image pipeline.Image) (runner.Rootfs, error) {

@@ -34,6 +34,7 @@ func (c *conductor) build(ctx context.Context, task pipeline.Task, out *outcome)
 		out.end(pipeline.Failed, out.built.Failure)
 	default:
 		out.end(pipeline.Passed, "")
+		c.expect(ctx, task, out.built.Image)
 		c.records.Go(func() { c.recordBuild(ctx, task, <-before, out.built) })
 	}
 }

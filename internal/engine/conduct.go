@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"slipway/internal/schedule"
 	"slipway/internal/store"
 	"slipway/pipeline"
 )
@@ -18,6 +19,7 @@ type conductor struct {
 	plan    pipeline.Plan
 	opt     Options
 	tasks   []outcome
+	ahead   ahead
 	records sync.WaitGroup // builds being recorded
 }
 
@@ -32,43 +34,86 @@ type outcome struct {
 
 func newConductor(e *Engine, plan pipeline.Plan, opt Options) *conductor {
 	c := &conductor{Engine: e, plan: plan, opt: opt, tasks: make([]outcome, len(plan.Tasks))}
+	c.ahead.spots = make([]spot, len(plan.Tasks))
 	for i := range c.tasks {
 		c.tasks[i].done = make(chan struct{})
 	}
 	return c
 }
 
-// conduct runs every task as soon as what it needs is there, and waits for all.
+// conduct runs every task as soon as what it needs is there and the machine has
+// room for it, and waits for all. Tasks that become ready together line up in
+// the order of the plan.
 func (c *conductor) conduct(ctx context.Context) {
-	var wg sync.WaitGroup
-	for i := range c.plan.Tasks {
-		wg.Go(func() {
-			defer close(c.tasks[i].done)
-			c.task(ctx, i)
-		})
+	ended := make(chan int)
+	started, running := make([]bool, len(c.tasks)), 0
+	for next := true; next; {
+		for i := range c.tasks {
+			if started[i] || !c.ready(i) {
+				continue
+			}
+			started[i] = true
+			if c.stopped(i) {
+				c.close(ctx, i) // those that need it come later in this loop
+				continue
+			}
+			running++
+			ticket := c.Machine.Queue(i, share(c.plan, c.plan.Tasks[i]))
+			go func() {
+				c.task(ctx, i, ticket)
+				ended <- i
+			}()
+		}
+		if next = running > 0; next {
+			c.close(ctx, <-ended)
+			running--
+		}
 	}
-	wg.Wait()
+	c.ahead.work.Wait()
 	c.records.Wait()
 }
 
-func (c *conductor) task(ctx context.Context, i int) {
-	task, out := c.plan.Tasks[i], &c.tasks[i]
-	for _, n := range task.Needs {
-		<-c.tasks[n].done
+// close makes the outcome of a task known.
+func (c *conductor) close(ctx context.Context, i int) {
+	close(c.tasks[i].done)
+	c.settle(ctx, i)
+}
+
+// ready reports whether all that a task needs has ended.
+func (c *conductor) ready(i int) bool {
+	for _, n := range c.plan.Tasks[i].Needs {
+		select {
+		case <-c.tasks[n].done:
+		default:
+			return false
+		}
 	}
+	return true
+}
+
+// stopped ends a task that does not run: its event skips it, or what it needs
+// has not passed.
+func (c *conductor) stopped(i int) bool {
+	task, out := c.plan.Tasks[i], &c.tasks[i]
 	if task.Skip != "" {
 		out.end(pipeline.Skipped, task.Skip)
-		return
+		return true
 	}
 	for _, n := range task.Needs {
 		// A needed image that the event skips is still built by those who need it:
 		// pipeline.Expand leaves no such gap, so whatever is not passed stops here.
 		if need := &c.tasks[n]; need.state != pipeline.Passed {
 			out.end(skipLike(need.state), fmt.Sprintf("needs %s, which %s", c.plan.Tasks[n].ID, verb(need.state)))
-			return
+			return true
 		}
 	}
-	leave, err := c.Machine.Enter(ctx, i, share(c.plan, task))
+	return false
+}
+
+// task runs a task when its turn comes.
+func (c *conductor) task(ctx context.Context, i int, ticket *schedule.Ticket) {
+	task, out := c.plan.Tasks[i], &c.tasks[i]
+	leave, err := ticket.Enter(ctx)
 	if err != nil {
 		out.end(pipeline.Canceled, err.Error())
 		return
@@ -77,7 +122,7 @@ func (c *conductor) task(ctx context.Context, i int) {
 	if task.Kind == pipeline.BuildTask {
 		c.build(ctx, task, out)
 	} else {
-		c.test(ctx, task, out)
+		c.test(ctx, i, out)
 	}
 }
 

@@ -19,15 +19,16 @@ import (
 	"slipway/pipeline"
 )
 
-// Engine conducts runs. Every field but Log must be set.
+// Engine conducts runs. Every field but Ahead and Log must be set.
 type Engine struct {
 	Build    func(context.Context, BuildRequest) (Built, error)
-	Test     func(context.Context, TestRequest, io.Writer) (pipeline.Result, error)
+	Prepare  func(context.Context, TestRequest) (Sandbox, error)
 	Inputs   func(ctx context.Context, task pipeline.Task, bases map[string]store.Base) (Inputs, error)
 	Fixtures func(context.Context, pipeline.Test) (digest.Digest, error) // of the host directories a test mounts
 	Store    *store.Store
 	Progress func(pipeline.Progress)
 	Machine  *schedule.Machine // what the tasks share, with those of other runs
+	Ahead    Ahead
 	Log      zerolog.Logger
 }
 
@@ -56,6 +57,21 @@ type TestRequest struct {
 	Image   pipeline.Image
 	Attempt int    // from 1
 	Out     string // host directory that receives what the test leaves in /out
+}
+
+// Sandbox is prepared for one attempt at one test: made, its volumes in place,
+// its services healthy. It may wait for its turn, or be closed without having
+// had one. The ctx of its Prepare covers the preparing alone.
+type Sandbox struct {
+	// Run runs the command, once. What is the user's failure, a service that never
+	// got healthy included, is a Result; an error means that slipway failed, and
+	// the attempt may be made again in another sandbox. Start in the Result counts
+	// from since.
+	Run func(ctx context.Context, since time.Time, out io.Writer) (pipeline.Result, error)
+	// Close removes everything, whatever state it is in. It is called once.
+	Close func()
+	// Healthy is when the last service was ready; zero without services.
+	Healthy time.Time
 }
 
 // Inputs identify what an image is made from, without making it.

@@ -24,11 +24,15 @@ import (
 // bench is an engine whose builds and tests are written down instead of done.
 type bench struct {
 	*engine.Engine
-	mu    sync.Mutex
-	did   []string
-	tests map[string][]any // task → what each attempt gives: a pipeline.Result or an error
-	fails map[string]any   // task → why its build fails: a string (the user's) or an error
-	salt  string           // part of every image's inputs
+	mu     sync.Mutex
+	did    []string
+	tests  map[string][]any         // task → what each attempt gives: a pipeline.Result or an error
+	fails  map[string]any           // task → why its build fails: a string (the user's) or an error
+	during func(engine.TestRequest) // called in each attempt
+	salt   string                   // part of every image's inputs
+	made   []string                 // tasks whose sandboxes were prepared, in order
+	open   int                      // sandboxes that are not closed
+	ready  int                      // of those, the ones that have not run
 }
 
 func newBench(t *testing.T) *bench {
@@ -39,7 +43,7 @@ func newBench(t *testing.T) *bench {
 	}
 	b := &bench{tests: map[string][]any{}, fails: map[string]any{}}
 	b.Engine = &engine.Engine{
-		Build: b.build, Test: b.test, Inputs: b.inputs, Store: s, Machine: schedule.New(schedule.Share{CPUs: 4, Memory: 16 << 30}, 0), Progress: func(pipeline.Progress) {},
+		Build: b.build, Prepare: b.prepare, Inputs: b.inputs, Store: s, Machine: schedule.New(schedule.Share{CPUs: 4, Memory: 16 << 30}, 0), Progress: func(pipeline.Progress) {},
 		Fixtures: func(context.Context, pipeline.Test) (digest.Digest, error) { return digest.FromString("fixtures"), nil },
 	}
 	return b
@@ -73,8 +77,45 @@ func (b *bench) inputs(_ context.Context, task pipeline.Task, _ map[string]store
 	}}, nil
 }
 
+func (b *bench) prepare(_ context.Context, r engine.TestRequest) (engine.Sandbox, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.made = append(b.made, r.Task.ID)
+	b.open++
+	b.ready++
+	idle := true
+	used := func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if idle {
+			idle = false
+			b.ready--
+		}
+	}
+	var closed bool
+	return engine.Sandbox{
+		Run: func(ctx context.Context, _ time.Time, out io.Writer) (pipeline.Result, error) {
+			used()
+			return b.test(ctx, r, out)
+		},
+		Close: func() {
+			used()
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			if closed {
+				panic("closed twice")
+			}
+			closed = true
+			b.open--
+		},
+	}, nil
+}
+
 func (b *bench) test(ctx context.Context, r engine.TestRequest, out io.Writer) (pipeline.Result, error) {
 	b.note("test " + r.Task.ID)
+	if b.during != nil {
+		b.during(r)
+	}
 	if err := ctx.Err(); err != nil {
 		return pipeline.Result{State: pipeline.Canceled}, nil
 	}
@@ -99,7 +140,15 @@ func (b *bench) run(t *testing.T, yaml string, opt engine.Options) store.Run {
 	if err != nil {
 		t.Fatal(err)
 	}
+	b.allClosed(t)
 	return run
+}
+
+func (b *bench) allClosed(t *testing.T) {
+	t.Helper()
+	if b.open != 0 || b.ready != 0 {
+		t.Errorf("%d sandboxes are open after the run, %d of them never used", b.open, b.ready)
+	}
 }
 
 func plan(t *testing.T, yaml string) pipeline.Plan {
@@ -258,11 +307,7 @@ func TestCancel(t *testing.T) {
 	b := newBench(t)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	stop := errors.New("the user said stop")
-	inner := b.Engine.Test
-	b.Engine.Test = func(c context.Context, r engine.TestRequest, w io.Writer) (pipeline.Result, error) {
-		cancel(stop)
-		return inner(ctx, r, w)
-	}
+	b.during = func(engine.TestRequest) { cancel(stop) }
 	run, err := b.Engine.Run(ctx, plan(t, two), engine.Options{ID: "r", Dir: "/src", Event: func() (pipeline.Event, error) { return pipeline.Event{}, nil }})
 	if err != nil || run.State != pipeline.Canceled || run.Reason != stop.Error() {
 		t.Fatalf("run %s (%s), %v", run.State, run.Reason, err)
@@ -282,7 +327,7 @@ func TestTheMachineIsShared(t *testing.T) {
 	var now, peak int
 	beside := map[string]int{} // how many run when a test starts
 	gate := make(chan struct{})
-	b.Engine.Test = func(_ context.Context, r engine.TestRequest, _ io.Writer) (pipeline.Result, error) {
+	b.during = func(r engine.TestRequest) {
 		mu.Lock()
 		now++
 		peak, beside[r.Task.ID] = max(peak, now), now
@@ -300,7 +345,6 @@ func TestTheMachineIsShared(t *testing.T) {
 		mu.Lock()
 		now--
 		mu.Unlock()
-		return pipeline.Result{State: pipeline.Passed}, nil
 	}
 	run := b.run(t, yaml, engine.Options{})
 	if run.State != pipeline.Passed || peak != 2 || beside["web/large"] != 1 {

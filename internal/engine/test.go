@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,24 +20,55 @@ import (
 
 // test runs one test, or finds that the same test of the same image has passed
 // before with everything it can see unchanged.
-func (c *conductor) test(ctx context.Context, task pipeline.Task, out *outcome) {
+func (c *conductor) test(ctx context.Context, i int, out *outcome) {
+	task := c.plan.Tasks[i]
 	image := c.imageUnder(task)
-	key, why, err := c.reuseKey(ctx, c.plan, task, image.Descriptor.Digest)
+	found, err := c.lookup(ctx, task, image.Descriptor.Digest)
 	if err != nil {
 		out.end(pipeline.Error, err.Error())
 		return
 	}
-	if why == "" && !c.opt.RerunTests && !c.opt.NoCache {
-		if past, ok := c.Store.Test(key); ok {
-			c.reuse(task, past, out)
+	if found.past != nil {
+		c.reuse(task, *found.past, out)
+		return
+	}
+	c.attempts(ctx, i, image, out)
+	if out.state == pipeline.Passed && found.key != "" && !out.test.Flaky {
+		c.records.Go(func() { c.recordTest(ctx, task, image, found.key, *out.test) })
+	}
+}
+
+// finding is what the records say of a test.
+type finding struct {
+	key  digest.Digest     // empty: its result is never reused
+	past *store.PassedTest // to be reused; nil: it runs
+}
+
+func (c *conductor) lookup(ctx context.Context, task pipeline.Task, image digest.Digest) (f finding, err error) {
+	key, why, err := c.reuseKey(ctx, c.plan, task, image)
+	if err != nil || why != "" {
+		return f, err
+	}
+	f.key = key
+	if c.opt.RerunTests || c.opt.NoCache {
+		return f, nil
+	}
+	if past, ok := c.Store.Test(key); ok {
+		f.past = &past
+	}
+	return f, nil
+}
+
+// recordTest records a pass for reuse, unless files that the test saw as they
+// are changed after its key was made: then nobody knows which of them it saw.
+func (c *conductor) recordTest(ctx context.Context, task pipeline.Task, image pipeline.Image, key digest.Digest, t store.Test) {
+	if slices.ContainsFunc(task.Test.Volumes, Bind) {
+		if now, _, err := c.reuseKey(context.WithoutCancel(ctx), c.plan, task, image.Descriptor.Digest); err != nil || now != key {
 			return
 		}
 	}
-	c.attempts(ctx, task, image, out)
-	if out.state == pipeline.Passed && why == "" && !out.test.Flaky {
-		if err := c.Store.PutTest(key, store.PassedTest{Run: c.opt.ID, Test: *out.test, At: time.Now().UTC()}); err != nil {
-			c.Log.Warn().Err(err).Str("task", task.ID).Msg("result not recorded")
-		}
+	if err := c.Store.PutTest(key, store.PassedTest{Run: c.opt.ID, Test: t, At: time.Now().UTC()}); err != nil {
+		c.Log.Warn().Err(err).Str("task", task.ID).Msg("result not recorded")
 	}
 }
 
@@ -87,10 +119,11 @@ func (c *conductor) title(task pipeline.Task) string {
 
 // attempts runs a test until it passes, its retries are used up, or slipway has
 // failed too often itself.
-func (c *conductor) attempts(ctx context.Context, task pipeline.Task, image pipeline.Image, out *outcome) {
+func (c *conductor) attempts(ctx context.Context, i int, image pipeline.Image, out *outcome) {
+	task := c.plan.Tasks[i]
 	retries, broken := task.Test.Retry, own
 	for attempt := 1; ; attempt++ {
-		res, junit, err := c.attempt(ctx, task, image, attempt)
+		res, junit, err := c.attempt(ctx, i, c.request(task, image, attempt))
 		out.test = testRecord(task.Test.Name, res, junit)
 		out.test.Attempts = attempt
 		switch {
@@ -125,32 +158,29 @@ func cause(ctx context.Context, otherwise string) string {
 	return otherwise
 }
 
-// attempt runs a test once, its output going to the screen and to the run's log.
-func (c *conductor) attempt(ctx context.Context, task pipeline.Task, image pipeline.Image, n int) (pipeline.Result, *store.JUnit, error) {
+// request is for one attempt. Attempts after the first have directories of their own.
+func (c *conductor) request(task pipeline.Task, image pipeline.Image, n int) TestRequest {
 	dir := filepath.Join(c.Store.RunDir(c.opt.ID), TaskDir(task.ID))
-	out := filepath.Join(dir, "out")
 	if n > 1 {
 		dir = filepath.Join(dir, fmt.Sprint("attempt-", n))
-		out = filepath.Join(dir, "out")
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return pipeline.Result{}, nil, fmt.Errorf("keep the log of %s: %w", task.ID, err)
-	}
-	log, err := os.OpenFile(filepath.Join(dir, "log"), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	return TestRequest{Run: c.opt.ID, Task: task, Image: image, Attempt: n, Out: filepath.Join(dir, "out")}
+}
+
+// attempt runs a test once, its output going to the screen and to the run's log.
+func (c *conductor) attempt(ctx context.Context, i int, r TestRequest) (pipeline.Result, *store.JUnit, error) {
+	since := time.Now()
+	log, err := openLog(r)
 	if err != nil {
-		return pipeline.Result{}, nil, fmt.Errorf("keep the log of %s: %w", task.ID, err)
+		return pipeline.Result{}, nil, err
 	}
 	defer log.Close()
-
-	step := pipeline.Step{ID: task.ID, Name: c.title(task)}
-	if n > 1 {
-		step.ID, step.Name = fmt.Sprint(task.ID, " attempt ", n), fmt.Sprint(step.Name, " (attempt ", n, ")")
+	step := pipeline.Step{ID: r.Task.ID, Name: c.title(r.Task), Started: &since}
+	if r.Attempt > 1 {
+		step.ID, step.Name = fmt.Sprint(step.ID, " attempt ", r.Attempt), fmt.Sprint(step.Name, " (attempt ", r.Attempt, ")")
 	}
-	now := time.Now()
-	step.Started = &now
-	c.Progress(pipeline.Progress{Task: task.ID, Steps: []pipeline.Step{step}})
-	res, err := c.Test(ctx, TestRequest{Run: c.opt.ID, Task: task, Image: image, Attempt: n, Out: out},
-		io.MultiWriter(log, &stepWriter{step: step.ID, task: task.ID, to: c.Progress}))
+	c.Progress(pipeline.Progress{Task: r.Task.ID, Steps: []pipeline.Step{step}})
+	res, err := c.once(ctx, i, r, since, io.MultiWriter(log, &stepWriter{step: step.ID, task: r.Task.ID, to: c.Progress}))
 	end := time.Now()
 	step.Completed = &end
 	switch {
@@ -159,8 +189,36 @@ func (c *conductor) attempt(ctx context.Context, task pipeline.Task, image pipel
 	case res.State != pipeline.Passed:
 		step.Error = res.Reason
 	}
-	c.Progress(pipeline.Progress{Task: task.ID, Steps: []pipeline.Step{step}})
-	return res, readReports(out, task.Test.JUnit), err
+	c.Progress(pipeline.Progress{Task: r.Task.ID, Steps: []pipeline.Step{step}})
+	return res, readReports(r.Out, r.Task.Test.JUnit), err
+}
+
+// once runs a test in a sandbox that it shares with no other attempt. What
+// counts as its start begins when the machine has room for it and its services
+// are healthy.
+func (c *conductor) once(ctx context.Context, i int, r TestRequest, since time.Time, out io.Writer) (pipeline.Result, error) {
+	s, err := c.sandbox(ctx, i, r)
+	if err != nil {
+		return pipeline.Result{}, err
+	}
+	defer s.Close()
+	if s.Healthy.After(since) {
+		since = s.Healthy
+	}
+	return s.Run(ctx, since, out)
+}
+
+func openLog(r TestRequest) (*os.File, error) {
+	dir := filepath.Dir(r.Out)
+	err := os.MkdirAll(dir, 0o700)
+	var log *os.File
+	if err == nil {
+		log, err = os.OpenFile(filepath.Join(dir, "log"), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("keep the log of %s: %w", r.Task.ID, err)
+	}
+	return log, nil
 }
 
 // TaskDir is the name of a task's directory within its run's.

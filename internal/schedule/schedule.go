@@ -27,7 +27,7 @@ type Machine struct {
 	most    int // tasks at once; 0: as many as fit
 	used    amount
 	inside  int
-	waiting []*waiter // in the order they are let in
+	waiting []*Ticket // in the order they are let in
 }
 
 // patience is how often others may go ahead of a task that does not fit yet:
@@ -37,11 +37,13 @@ const patience = 8
 // amount is a Share in whole numbers, whose sums are exact.
 type amount struct{ milli, memory int64 }
 
-type waiter struct {
-	place  int
-	ask    amount
-	passed int           // how often others went ahead of it
-	in     chan struct{} // closed when it is let in
+// Ticket is a task's place in line.
+type Ticket struct {
+	machine *Machine
+	place   int
+	ask     amount
+	passed  int           // how often others went ahead of it
+	in      chan struct{} // closed when it is let in
 }
 
 // New describes a machine. most bounds the tasks in it at once whatever their
@@ -57,79 +59,78 @@ func (s Share) amount(all amount) amount {
 	return amount{milli: min(max(milli, 1), all.milli), memory: min(max(s.Memory, 1), all.memory)}
 }
 
-// Enter waits until there is room for a task that asks for so much, lower places
-// first. The task calls leave once, when it is done. The error is the cause of ctx.
-func (m *Machine) Enter(ctx context.Context, place int, ask Share) (leave func(), err error) {
-	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
-	}
-	w := m.wait(place, ask)
-	select {
-	case <-w.in:
-	case <-ctx.Done():
-		m.giveUp(w)
-		return nil, context.Cause(ctx)
-	}
-	return func() { m.leave(w) }, nil
-}
-
-// wait puts a task in its place among those that wait.
-func (m *Machine) wait(place int, ask Share) *waiter {
+// Queue puts a task that asks for so much in line, lower places first. Whoever
+// queues also calls Enter.
+func (m *Machine) Queue(place int, ask Share) *Ticket {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	w := &waiter{place: place, ask: ask.amount(m.size), in: make(chan struct{})}
-	at := slices.IndexFunc(m.waiting, func(x *waiter) bool { return x.place > place })
+	t := &Ticket{machine: m, place: place, ask: ask.amount(m.size), in: make(chan struct{})}
+	at := slices.IndexFunc(m.waiting, func(x *Ticket) bool { return x.place > place })
 	if at < 0 {
 		at = len(m.waiting)
 	}
-	m.waiting = slices.Insert(m.waiting, at, w)
+	m.waiting = slices.Insert(m.waiting, at, t)
 	m.admit()
-	return w
+	return t
+}
+
+// Enter waits until there is room. The task calls leave once, when it is done.
+// The error is the cause of ctx, and then the task is out of the line.
+func (t *Ticket) Enter(ctx context.Context) (leave func(), err error) {
+	select {
+	case <-t.in:
+	case <-ctx.Done():
+	}
+	if ctx.Err() != nil {
+		t.machine.giveUp(t)
+		return nil, context.Cause(ctx)
+	}
+	return func() { t.machine.leave(t) }, nil
 }
 
 // leave gives back what a task had.
-func (m *Machine) leave(w *waiter) {
+func (m *Machine) leave(t *Ticket) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.used.milli -= w.ask.milli
-	m.used.memory -= w.ask.memory
+	m.used.milli -= t.ask.milli
+	m.used.memory -= t.ask.memory
 	m.inside--
 	m.admit()
 }
 
 // giveUp takes a task out that will not come, wherever it has got to.
-func (m *Machine) giveUp(w *waiter) {
+func (m *Machine) giveUp(t *Ticket) {
 	m.mu.Lock()
-	at := slices.Index(m.waiting, w)
+	at := slices.Index(m.waiting, t)
 	if at >= 0 {
 		m.waiting = slices.Delete(m.waiting, at, at+1)
 		m.admit() // those behind it may have waited for it alone
 	}
 	m.mu.Unlock()
 	if at < 0 { // let in at the same moment
-		m.leave(w)
+		m.leave(t)
 	}
 }
 
 // admit lets in, in their order, the tasks that fit. Behind one that does not
 // fit others go ahead while its patience lasts; then the machine empties for it.
 func (m *Machine) admit() {
-	var ahead []*waiter // of the one looked at, and waiting still
+	var ahead []*Ticket // of the one looked at, and waiting still
 	for i := 0; i < len(m.waiting); {
-		w := m.waiting[i]
-		if !m.fits(w.ask) {
-			if w.passed >= patience {
+		t := m.waiting[i]
+		if !m.fits(t.ask) {
+			if t.passed >= patience {
 				return
 			}
-			ahead = append(ahead, w)
+			ahead = append(ahead, t)
 			i++
 			continue
 		}
 		m.waiting = slices.Delete(m.waiting, i, i+1)
-		m.used.milli += w.ask.milli
-		m.used.memory += w.ask.memory
+		m.used.milli += t.ask.milli
+		m.used.memory += t.ask.memory
 		m.inside++
-		close(w.in)
+		close(t.in)
 		for _, x := range ahead {
 			if x.passed++; x.passed >= patience {
 				return

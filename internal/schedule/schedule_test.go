@@ -13,7 +13,7 @@ import (
 const gib = 1 << 30
 
 // in reports who of these was let in.
-func in(all []*waiter) (got []int) {
+func in(all []*Ticket) (got []int) {
 	for i, w := range all {
 		select {
 		case <-w.in:
@@ -48,9 +48,9 @@ func TestAdmission(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			m := New(tt.size, tt.most)
-			var all []*waiter
+			var all []*Ticket
 			for i, ask := range tt.asks {
-				all = append(all, m.wait(i, ask))
+				all = append(all, m.Queue(i, ask))
 			}
 			for n, s := range tt.steps {
 				if s.leaves >= 0 {
@@ -66,10 +66,10 @@ func TestAdmission(t *testing.T) {
 
 func TestLowerPlacesGoFirst(t *testing.T) {
 	m := New(Share{1, gib}, 0)
-	running := m.wait(9, Share{1, 1})
-	var all []*waiter
+	running := m.Queue(9, Share{1, 1})
+	var all []*Ticket
 	for _, place := range []int{3, 1, 2, 1} {
-		all = append(all, m.wait(place, Share{1, 1}))
+		all = append(all, m.Queue(place, Share{1, 1}))
 	}
 	for n, want := range []int{1, 3, 2, 0} { // the second of the two in place 1 came later
 		m.leave(running)
@@ -84,22 +84,22 @@ func TestLowerPlacesGoFirst(t *testing.T) {
 // A stream of small tasks must not keep a large one out.
 func TestALargeTaskIsNotPassedForEver(t *testing.T) {
 	m := New(Share{2, gib}, 0)
-	running := m.wait(0, Share{1, 1})
-	large := m.wait(1, Share{2, 1})
+	running := m.Queue(0, Share{1, 1})
+	large := m.Queue(1, Share{2, 1})
 	for n := range patience {
-		next := m.wait(2+n, Share{1, 1})
-		if len(in([]*waiter{next})) == 0 {
+		next := m.Queue(2+n, Share{1, 1})
+		if len(in([]*Ticket{next})) == 0 {
 			t.Fatalf("small task %d was kept out", n)
 		}
 		m.leave(running)
 		running = next
 	}
-	late := m.wait(100, Share{1, 1})
-	if len(in([]*waiter{late, large})) != 0 {
+	late := m.Queue(100, Share{1, 1})
+	if len(in([]*Ticket{late, large})) != 0 {
 		t.Fatal("the large task's patience is used up, and another was let in")
 	}
 	m.leave(running)
-	if got := in([]*waiter{large, late}); !slices.Equal(got, []int{0}) {
+	if got := in([]*Ticket{large, late}); !slices.Equal(got, []int{0}) {
 		t.Fatalf("%v are in; want the large task", got)
 	}
 }
@@ -107,7 +107,7 @@ func TestALargeTaskIsNotPassedForEver(t *testing.T) {
 func TestGivingUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := New(Share{2, gib}, 0)
-		leave, err := m.Enter(t.Context(), 0, Share{1, 1})
+		leave, err := m.Queue(0, Share{1, 1}).Enter(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -115,7 +115,7 @@ func TestGivingUp(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		large := make(chan error)
 		go func() {
-			_, err := m.Enter(ctx, 1, Share{2, 1})
+			_, err := m.Queue(1, Share{2, 1}).Enter(ctx)
 			large <- err
 		}()
 		synctest.Wait()
@@ -124,7 +124,7 @@ func TestGivingUp(t *testing.T) {
 		m.mu.Unlock()
 		small := make(chan error)
 		go func() {
-			_, err := m.Enter(t.Context(), 2, Share{1, 1})
+			_, err := m.Queue(2, Share{1, 1}).Enter(t.Context())
 			small <- err
 		}()
 		synctest.Wait()
@@ -136,7 +136,7 @@ func TestGivingUp(t *testing.T) {
 			t.Error(err)
 		}
 		leave()
-		if _, err := m.Enter(ctx, 0, Share{}); !errors.Is(err, stop) {
+		if _, err := m.Queue(0, Share{}).Enter(ctx); !errors.Is(err, stop) {
 			t.Errorf("entered with a cause of %v", err)
 		}
 	})
@@ -150,12 +150,12 @@ func FuzzMachine(f *testing.F) {
 	f.Add(uint8(1), uint8(0), []byte{255, 255, 1, 1, 1, 0, 0, 254, 3})
 	f.Fuzz(func(t *testing.T, cores, most uint8, moves []byte) {
 		m := New(Share{float64(cores%16) + 0.5, gib}, int(most%6))
-		var waits, inside []*waiter
+		var waits, inside []*Ticket
 		check := func(when string) {
 			t.Helper()
 			var used amount
-			waits = slices.DeleteFunc(waits, func(w *waiter) bool {
-				if len(in([]*waiter{w})) == 1 {
+			waits = slices.DeleteFunc(waits, func(w *Ticket) bool {
+				if len(in([]*Ticket{w})) == 1 {
 					inside = append(inside, w)
 					return true
 				}
@@ -193,7 +193,7 @@ func FuzzMachine(f *testing.F) {
 				waits = slices.Delete(waits, at, at+1)
 				m.giveUp(w)
 			default:
-				waits = append(waits, m.wait(int(b%8), Share{float64(b) / 16, int64(b) * gib / 100}))
+				waits = append(waits, m.Queue(int(b%8), Share{float64(b) / 16, int64(b) * gib / 100}))
 			}
 			check(fmt.Sprint("move ", i))
 		}
@@ -217,7 +217,7 @@ func TestTogether(t *testing.T) {
 	var now, peak int
 	for i := range 200 {
 		wg.Go(func() {
-			leave, err := m.Enter(t.Context(), i, Share{float64(i%7) / 2, int64(i%5) * gib})
+			leave, err := m.Queue(i, Share{float64(i%7) / 2, int64(i%5) * gib}).Enter(t.Context())
 			if err != nil {
 				t.Error(err)
 				return
