@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"slipway/pipeline"
 	"slipway/runner/wire"
 )
@@ -22,6 +24,45 @@ func (s *Sandbox) Exec(ctx context.Context, since time.Time, out io.Writer) (pip
 		return pipeline.Result{}, fmt.Errorf("sandbox of %s: it has run its one command already", s.req.ID)
 	}
 	s.used = true
+	if s.group != nil {
+		return s.execBesideServices(ctx, out)
+	}
+	return s.execAlone(ctx, entered, out)
+}
+
+// execBesideServices waits for the services first: Start counts from then on. A
+// service that fails ends the test, and is the reason.
+func (s *Sandbox) execBesideServices(ctx context.Context, out io.Writer) (pipeline.Result, error) {
+	failed, err := s.group.wait(ctx)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return canceled(ctx), nil
+	case err != nil:
+		return pipeline.Result{}, err
+	case failed != nil:
+		s.group.show(out, failed.name)
+		return pipeline.Result{State: pipeline.Failed, ExitCode: 128 + int(unix.SIGKILL), Reason: failed.Error()}, nil
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(s.group.ctx, func() { cancel(context.Cause(s.group.ctx)) })()
+	res, err := s.execAlone(ctx, monotonic(), out)
+	s.group.finish()
+	failed, broken := s.group.verdict()
+	switch {
+	case err != nil || broken != nil:
+		return pipeline.Result{}, errors.Join(err, broken)
+	case failed != nil:
+		res.State, res.Reason = pipeline.Failed, failed.Error()
+		s.group.show(out, failed.name)
+	case res.State == pipeline.Failed:
+		s.group.show(out, "")
+	}
+	return res, nil
+}
+
+// execAlone runs the command, whatever is beside it.
+func (s *Sandbox) execAlone(ctx context.Context, entered int64, out io.Writer) (pipeline.Result, error) {
 	output, w, err := newOutput(out, maxOutput)
 	if err != nil {
 		return pipeline.Result{}, fmt.Errorf("run %s: %w", s.req.ID, err)
@@ -87,16 +128,8 @@ func (s *Sandbox) follow(ctx context.Context, news <-chan wire.Body) *run {
 				return got
 			}
 		case <-s.talk.ended:
-			for { // what it said before its end counts
-				select {
-				case body := <-news:
-					if got.note(body) {
-						return got
-					}
-					continue
-				default:
-				}
-				break
+			if len(news) > 0 {
+				continue // what it said before its end counts
 			}
 			got.silent = true
 			s.kill() // it holds our pipe open as long as it lives

@@ -33,6 +33,15 @@ type Request struct {
 	// starts, and closed after everything in the sandbox is dead. nil: the
 	// sandbox has a loopback device and no more.
 	Egress func(ctx context.Context, netns string) (io.Closer, []netip.Addr, error)
+	// Services start beside the test, in a private network that Network makes.
+	Services []Service
+	Network  func(context.Context) (Network, error)
+
+	// Of a container: what it runs, its name, its neighbours and its network.
+	argv     func(ocispec.ImageConfig) []string
+	hostname string
+	hosts    string
+	join     func(ctx context.Context, netns string) error
 }
 
 // Rootfs is an image, ready to be mounted. Files of owners beyond 65535 show up
@@ -40,8 +49,9 @@ type Request struct {
 type Rootfs struct {
 	Lowers       []string // directories, topmost first; never written to
 	Config       ocispec.ImageConfig
-	Architecture string       // GOARCH; empty when unknown
-	Release      func() error // called once, after the sandbox is removed; may be nil
+	Healthcheck  *pipeline.Healthcheck // the image's own, which is Docker's and no part of OCI's; nil: none
+	Architecture string                // GOARCH; empty when unknown
+	Release      func() error          // called once, after the sandbox is removed; may be nil
 }
 
 // Bind lends a file or directory of the host to a sandbox. Owners below 65536
@@ -67,6 +77,9 @@ func (q *Request) check() error {
 			return fmt.Errorf("tmpfs %s of %d:%d: its path must be absolute and no root, its owner below 65536", t.Target, t.UID, t.GID)
 		}
 	}
+	if len(q.Services) > 0 && q.Network == nil {
+		return errors.New("services need a Network")
+	}
 	for name := range q.Secrets {
 		if name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00") {
 			return fmt.Errorf("secret %q: its name must be a plain file name", name)
@@ -83,7 +96,7 @@ const hostname = "slipway"
 func (q *Request) sandbox(root Rootfs, defaults pipeline.Resources) *wire.Sandbox {
 	l := complete(q.Test.Resources, defaults)
 	s := &wire.Sandbox{
-		Lowers: root.Lowers, Secrets: len(q.Secrets) > 0, Hostname: hostname,
+		Lowers: root.Lowers, Secrets: len(q.Secrets) > 0, Hostname: first(q.hostname, hostname),
 		Limits: wire.Limits{CPUs: l.CPUs, Memory: l.Memory, Pids: l.Pids, Disk: l.Disk},
 	}
 	for _, b := range q.Binds {
@@ -104,8 +117,12 @@ func (q *Request) sandbox(root Rootfs, defaults pipeline.Resources) *wire.Sandbo
 
 // exec is the request as the agent needs it.
 func (q *Request) exec(config ocispec.ImageConfig) *wire.Exec {
+	args := argv(q.Test, config)
+	if q.argv != nil {
+		args = q.argv(config)
+	}
 	x := &wire.Exec{
-		Args: argv(q.Test, config), Env: environment(config.Env, q.Test.Environment),
+		Args: args, Hosts: q.hosts, Env: environment(config.Env, q.Test.Environment),
 		User: first(q.Test.User, config.User), Dir: directory(q.Test.WorkingDir, config.WorkingDir), Out: "/out",
 	}
 	for name, data := range q.Secrets {

@@ -25,9 +25,10 @@ type Sandbox struct {
 	egress io.Closer
 	resolv string // content of /etc/resolv.conf
 
-	talk *talk
-	used bool
-	once sync.Once
+	talk  *talk
+	group *group // its services; nil without
+	used  bool
+	once  sync.Once
 }
 
 // Prepare makes a sandbox for req. The caller closes it. An error means that
@@ -48,6 +49,14 @@ func (r *Runner) Prepare(ctx context.Context, req Request) (prepared *Sandbox, e
 		}
 	}()
 	r.helper.expect()
+	if len(req.Services) > 0 {
+		if s.group, err = r.startGroup(ctx, &req); err != nil {
+			return s, err
+		}
+		test := len(req.Services)
+		s.req.hosts = s.group.hosts
+		s.req.join = func(ctx context.Context, netns string) error { return s.group.network.Join(ctx, netns, test) }
+	}
 	if s.root, err = req.Rootfs(ctx, req.Image); err != nil {
 		return s, err
 	}
@@ -71,6 +80,11 @@ func (r *Runner) Prepare(ctx context.Context, req Request) (prepared *Sandbox, e
 		return s, context.Cause(ctx)
 	}
 	r.opts.Log.Debug().Str("test", req.ID).Interface("us", s.made.TimingUS).Msg("sandbox made")
+	if s.req.join != nil {
+		if err := s.req.join(ctx, s.netns()); err != nil {
+			return s, err
+		}
+	}
 	if req.Egress != nil {
 		if err := s.connect(ctx); err != nil {
 			return s, err
@@ -79,9 +93,12 @@ func (r *Runner) Prepare(ctx context.Context, req Request) (prepared *Sandbox, e
 	return s, r.keep(s)
 }
 
+// netns is the path of its network namespace.
+func (s *Sandbox) netns() string { return fmt.Sprintf("/proc/%d/ns/net", s.made.PID) }
+
 // connect lets the sandbox out and tells it its resolvers.
 func (s *Sandbox) connect(ctx context.Context) error {
-	closer, resolvers, err := s.req.Egress(ctx, fmt.Sprintf("/proc/%d/ns/net", s.made.PID))
+	closer, resolvers, err := s.req.Egress(ctx, s.netns())
 	if err != nil {
 		return fmt.Errorf("connect it to the network: %w", err)
 	}
@@ -125,6 +142,9 @@ func (s *Sandbox) remove() error {
 	}
 	if s.egress != nil {
 		errs = append(errs, s.egress.Close())
+	}
+	if s.group != nil {
+		errs = append(errs, s.group.close())
 	}
 	if s.root.Release != nil {
 		errs = append(errs, s.root.Release())

@@ -101,14 +101,21 @@ func (js *jobs) stop() {
 	killAll()
 }
 
-// signal sends a signal to one command and all it started that stayed in its
-// process group. One that has ended has none.
+// signal sends a signal to one command, as Docker does to a container's first
+// process; SIGKILL, which it could not pass on, goes to its whole process group.
+// One that has ended gets none.
 func (js *jobs) signal(s *wire.Signal) {
 	js.mu.Lock()
 	defer js.mu.Unlock()
-	if j := js.running[s.Nonce]; j != nil {
-		_ = unix.Kill(-j.pid, unix.Signal(s.Number)) // it may end this very moment
+	j := js.running[s.Nonce]
+	if j == nil {
+		return
 	}
+	to := j.pid
+	if unix.Signal(s.Number) == unix.SIGKILL {
+		to = -j.pid
+	}
+	_ = unix.Kill(to, unix.Signal(s.Number)) // it may end this very moment
 }
 
 // finish waits for a command, lets its output drain and sends its record. The

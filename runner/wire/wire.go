@@ -48,8 +48,8 @@ type Secret struct {
 // SecretsDir is where a sandbox with secrets has a tmpfs.
 const SecretsDir = "/run/secrets"
 
-// Signal sends a signal to the command that the Exec of the same nonce started,
-// and to its process group.
+// Signal sends a signal to the command that the Exec of the same nonce started;
+// SIGKILL goes to its process group.
 type Signal struct {
 	Nonce  Nonce
 	Number int32
