@@ -25,14 +25,24 @@ func (s *Sandbox) Exec(ctx context.Context, since time.Time, out io.Writer) (pip
 	}
 	s.used = true
 	if s.group != nil {
-		return s.execBesideServices(ctx, out)
+		return s.execBesideServices(ctx, entered, out)
 	}
 	return s.execAlone(ctx, entered, out)
 }
 
+// Await waits until the test's services are ready, or one has failed, which Exec
+// tells. Exec waits by itself where nobody has.
+func (s *Sandbox) Await(ctx context.Context) error {
+	if s.group == nil {
+		return nil
+	}
+	_, err := s.group.wait(ctx)
+	return err
+}
+
 // execBesideServices waits for the services first: Start counts from then on. A
 // service that fails ends the test, and is the reason.
-func (s *Sandbox) execBesideServices(ctx context.Context, out io.Writer) (pipeline.Result, error) {
+func (s *Sandbox) execBesideServices(ctx context.Context, entered int64, out io.Writer) (pipeline.Result, error) {
 	failed, err := s.group.wait(ctx)
 	switch {
 	case err != nil && ctx.Err() != nil:
@@ -46,7 +56,7 @@ func (s *Sandbox) execBesideServices(ctx context.Context, out io.Writer) (pipeli
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(s.group.ctx, func() { cancel(context.Cause(s.group.ctx)) })()
-	res, err := s.execAlone(ctx, monotonic(), out)
+	res, err := s.execAlone(ctx, max(entered, s.group.readyAt), out)
 	s.group.finish()
 	failed, broken := s.group.verdict()
 	switch {

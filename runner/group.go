@@ -34,6 +34,7 @@ type group struct {
 	cancel  context.CancelCauseFunc
 	running sync.WaitGroup
 	ready   chan struct{} // closed when all are ready, or one has failed
+	readyAt int64         // of CLOCK_MONOTONIC; set before that
 
 	mu     sync.Mutex
 	failed *serviceFailure
@@ -128,6 +129,7 @@ func (g *group) settle() {
 	select {
 	case <-g.ready:
 	default:
+		g.readyAt = monotonic()
 		close(g.ready)
 	}
 }
