@@ -2,6 +2,7 @@ package runner_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/netip"
 	"os"
@@ -163,7 +164,21 @@ func TestBinds(t *testing.T) {
 	if _, err := os.Stat("/etc/conf"); err == nil {
 		t.Error("the host has /etc/conf")
 	}
-	_, err := b.Test(context.Background(), b.request(pipeline.Test{}, bind(runner.Bind{Source: "/does/not/exist", Target: "/x"})), io.Discard)
+	// A mount inside another, whose mount point is not there, whoever owns the outer one.
+	outer := t.TempDir()
+	if err := errors.Join(os.Chown(outer, 1000, 1001), os.Chmod(outer, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	out = b.passes(`cat /outer/a/b/f; stat -c '%u:%g %a' /outer /outer/a`,
+		bind(runner.Bind{Source: src, Target: "/outer/a/b"}, runner.Bind{Source: outer, Target: "/outer"}))
+	if out != "data\n1000:1001 700\n0:0 755\n" {
+		t.Errorf("inside another: %q", out)
+	}
+	_, err := b.Test(context.Background(), b.request(pipeline.Test{}, bind(runner.Bind{Source: src, Target: "/outer/new"}, runner.Bind{Source: outer, Target: "/outer", ReadOnly: true})), io.Discard)
+	if err == nil || !strings.Contains(err.Error(), "mount the outer one with :rw") {
+		t.Errorf("inside a read-only one: %v", err)
+	}
+	_, err = b.Test(context.Background(), b.request(pipeline.Test{}, bind(runner.Bind{Source: "/does/not/exist", Target: "/x"})), io.Discard)
 	if err == nil || !strings.Contains(err.Error(), "/does/not/exist") {
 		t.Errorf("a missing source: %v", err)
 	}

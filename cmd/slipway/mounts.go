@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 
 	"slipway/internal/engine"
 	"slipway/internal/volume"
@@ -13,13 +16,24 @@ import (
 	"slipway/runner"
 )
 
-// mountsVolumes reports whether a test of the plan mounts a named volume.
+// volumesOf are the mounts of a test and of the services beside it.
+func volumesOf(plan pipeline.Plan, t pipeline.Task) []pipeline.Volume {
+	all := slices.Clone(t.Test.Volumes)
+	services := plan.ServicesOf(t)
+	for _, key := range slices.Sorted(maps.Keys(services)) {
+		all = append(all, services[key].Volumes...)
+	}
+	return all
+}
+
+// mountsVolumes reports whether a test of the plan, or a service beside it,
+// mounts a named volume.
 func mountsVolumes(plan pipeline.Plan) bool {
 	for _, task := range plan.Tasks {
 		if task.Kind != pipeline.TestTask || task.Skip != "" {
 			continue
 		}
-		for _, v := range task.Test.Volumes {
+		for _, v := range volumesOf(plan, task) {
 			if !engine.Bind(v) {
 				return true
 			}
@@ -28,55 +42,117 @@ func mountsVolumes(plan pipeline.Plan) bool {
 	return false
 }
 
-// mounts gives what a test mounts: directories of the repository as they are,
-// and of each named volume a copy of its own. release removes the copies; the
-// sandbox may still have them mounted.
-func (w wiring) mounts(ctx context.Context, t pipeline.Test) (binds []runner.Bind, release func() error, err error) {
-	var copies []*volume.Copy
-	release = func() error {
-		var errs []error
-		for _, c := range copies {
-			errs = append(errs, c.Release())
-		}
-		return errors.Join(errs...)
-	}
-	for _, v := range t.Volumes {
-		b := runner.Bind{Source: filepath.Join(w.dir, filepath.FromSlash(v.Source)), Target: v.Target, ReadOnly: v.ReadOnly}
+// mounts are those of one attempt at a test and the services beside it. A named
+// volume is one directory to all of them, and what it begins with is what the
+// first of them needs.
+type mounts struct {
+	wiring
+	images map[string]pipeline.Image // of this pipeline, by task ID
+
+	mu     sync.Mutex
+	copies map[string]*volume.Copy // by the volume's name
+}
+
+func (w wiring) newMounts(images map[string]pipeline.Image) *mounts {
+	return &mounts{wiring: w, images: images, copies: map[string]*volume.Copy{}}
+}
+
+// binds gives what a container of image mounts: directories of the repository
+// as they are, and of each named volume the attempt's copy.
+func (m *mounts) binds(ctx context.Context, volumes []pipeline.Volume, image pipeline.Image, o volume.CopyOptions) ([]runner.Bind, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var binds []runner.Bind
+	for _, v := range volumes {
+		b := runner.Bind{Source: filepath.Join(m.dir, filepath.FromSlash(v.Source)), Target: v.Target, ReadOnly: v.ReadOnly}
 		if !engine.Bind(v) {
-			c, err := w.copyOf(ctx, v.Source, volume.CopyOptions{Limit: t.Resources.Disk})
-			if err != nil {
-				return nil, nil, errors.Join(fmt.Errorf("volume %s of test %s: %w", v.Source, t.Name, err), release())
+			c := m.copies[v.Source]
+			if c == nil {
+				var err error
+				if c, err = m.copyOf(ctx, v, image, o); err != nil {
+					return nil, fmt.Errorf("volume %s: %w", v.Source, err)
+				}
+				m.copies[v.Source] = c
 			}
-			copies = append(copies, c)
 			b.Source = c.Dir
 		}
 		binds = append(binds, b)
 	}
-	return binds, release, nil
+	return binds, nil
+}
+
+// release removes the copies. Sandboxes may still have them mounted.
+func (m *mounts) release() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var errs []error
+	for _, c := range m.copies {
+		errs = append(errs, c.Release())
+	}
+	return errors.Join(errs...)
 }
 
 // copyOf makes a copy of a named volume's seed, importing that when it changed.
-func (w wiring) copyOf(ctx context.Context, name string, o volume.CopyOptions) (*volume.Copy, error) {
-	from := w.seeds[name].From
-	if from == "" {
-		return w.volumes.Empty(ctx, o)
-	}
+func (m *mounts) copyOf(ctx context.Context, v pipeline.Volume, image pipeline.Image, o volume.CopyOptions) (*volume.Copy, error) {
 	// Without a name in the store: two repositories may call different seeds the same.
-	seed, err := w.volumes.Seed(ctx, "", volume.Directory(w.dir, filepath.FromSlash(from)))
+	seed, err := m.seed(ctx, m.seeds[v.Source].From, v.Target, image)
 	if err != nil {
 		return nil, err
 	}
-	return w.volumes.Snapshot(ctx, seed.ID, o)
+	return m.volumes.Snapshot(ctx, seed.ID, o)
 }
 
-// checkMounts makes sure that every directory that tests mount is there and
-// lies inside the repository, symbolic links followed.
+func (m *mounts) seed(ctx context.Context, from, target string, image pipeline.Image) (volume.Volume, error) {
+	if ref, ok := strings.CutPrefix(from, "oci://"); ok {
+		seed, received, err := pullVolume(ctx, m.volumes, "", ref, m.registries)
+		if received > 0 {
+			m.log.Info().Str("artifact", ref).Int64("bytes", received).Msg("pulled a volume")
+		}
+		return seed, err
+	}
+	if ref, ok := strings.CutPrefix(from, "image:"); ok {
+		of, path, err := m.imageOf(ref)
+		if err != nil {
+			return volume.Volume{}, err
+		}
+		return m.volumes.Seed(ctx, "", volume.InImage(of.Descriptor.Digest, path, m.layers(of)))
+	}
+	if from != "" {
+		return m.volumes.Seed(ctx, "", volume.Directory(m.dir, filepath.FromSlash(from)))
+	}
+	return m.volumes.Seed(ctx, "", volume.OverImage(image.Descriptor.Digest, target, m.layers(image)))
+}
+
+// imageOf reads "ID:/path" of a plan. An ID with a matrix may hold anything.
+func (m *mounts) imageOf(ref string) (image pipeline.Image, path string, err error) {
+	found := ""
+	for id, of := range m.images {
+		if rest, ok := strings.CutPrefix(ref, id+":"); ok && len(id) >= len(found) {
+			found, image, path = id, of, rest
+		}
+	}
+	if found == "" {
+		return image, "", fmt.Errorf("no image of this run is image:%s", ref)
+	}
+	return image, path, nil
+}
+
+// layers lends those of exactly this image.
+func (w wiring) layers(image pipeline.Image) volume.Layers {
+	return func(ctx context.Context) ([]string, func() error, error) {
+		r, err := w.builder.Rootfs(ctx, image, "")
+		return r.Lowers, r.Release, err
+	}
+}
+
+// checkMounts makes sure that every directory that tests and services mount is
+// there and lies inside the repository, symbolic links followed.
 func checkMounts(dir string, plan pipeline.Plan) error {
 	for _, task := range plan.Tasks {
 		if task.Kind != pipeline.TestTask || task.Skip != "" {
 			continue
 		}
-		for _, v := range task.Test.Volumes {
+		for _, v := range volumesOf(plan, task) {
 			from := v.Source
 			if !engine.Bind(v) {
 				from = plan.Volumes[v.Source].From

@@ -115,7 +115,8 @@ func (g *globals) conduct(ctx context.Context, s *stack, dir string, plan pipeli
 	if err != nil {
 		return store.Run{}, errors.Join(err, display.Close())
 	}
-	w := wiring{stack: s, dir: dir, seeds: plan.Volumes, secrets: secrets, sshAgent: os.Getenv("SSH_AUTH_SOCK"), log: g.log}
+	w := wiring{stack: s, dir: dir, seeds: plan.Volumes, registries: g.registriesWith(nil, false), secrets: secrets, sshAgent: os.Getenv("SSH_AUTH_SOCK"), log: g.log}
+	defer w.registries.Close()
 	e := &engine.Engine{
 		Build: w.build, Prepare: w.prepare, Inputs: inputs(dir, s.store), Fixtures: engine.Fixtures(dir, plan.Volumes),
 		Store: s.store, Progress: display.Write, Machine: machine, Ahead: ahead, Log: g.log,

@@ -22,6 +22,7 @@ func TestMain(m *testing.M) {
 // TestStories runs the command line as its users do: one story a file.
 func TestStories(t *testing.T) {
 	helpers := requireSandbox(t)
+	need.Tool(t, "docker-registry")
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(e *testscript.Env) error {
@@ -37,11 +38,12 @@ func TestStories(t *testing.T) {
 			return busyboxTar(filepath.Join(e.WorkDir, "busybox.tar"))
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits":  exits,
-			"nobody": nobody,
-			"hidden": hidden,
-			"small":  small,
-			"clean":  clean,
+			"exits":    exits,
+			"nobody":   nobody,
+			"hidden":   hidden,
+			"small":    small,
+			"clean":    clean,
+			"registry": dockerRegistry,
 		},
 	})
 }

@@ -16,7 +16,9 @@ import (
 
 	"slipway/builder"
 	"slipway/internal/engine"
+	"slipway/internal/registry"
 	"slipway/internal/store"
+	"slipway/internal/volume"
 	"slipway/pipeline"
 	"slipway/runner"
 )
@@ -25,11 +27,12 @@ import (
 // layers of a digest on behalf of runner, and gives engine both as funcs.
 type wiring struct {
 	*stack
-	dir      string // of the pipeline file, absolute
-	seeds    map[string]pipeline.VolumeSeed
-	secrets  map[string][]byte
-	sshAgent string
-	log      zerolog.Logger
+	dir        string // of the pipeline file, absolute
+	seeds      map[string]pipeline.VolumeSeed
+	registries *registry.Registries
+	secrets    map[string][]byte
+	sshAgent   string
+	log        zerolog.Logger
 }
 
 func (w wiring) build(ctx context.Context, r engine.BuildRequest) (engine.Built, error) {
@@ -71,21 +74,18 @@ func (w wiring) prepare(ctx context.Context, r engine.TestRequest) (engine.Sandb
 		ID: r.Run + "-" + engine.TaskDir(r.Task.ID), Image: r.Image, Test: *r.Task.Test, Rootfs: w.rootfs,
 		Secrets: w.only(r.Task.Test.Secrets), Out: r.Out,
 	}
-	binds, release, err := w.mounts(ctx, *r.Task.Test)
+	mounts := w.newMounts(r.Images)
+	binds, err := mounts.binds(ctx, r.Task.Test.Volumes, r.Image, volume.CopyOptions{Limit: r.Task.Test.Resources.Disk})
 	if err != nil {
-		return engine.Sandbox{}, err
+		return usersFault(errors.Join(err, mounts.release()))
 	}
 	req.Binds = binds
 	if r.Task.Test.Network == pipeline.NetworkInternet {
 		req.Egress = w.egress
 	}
 	s, err := w.runner.Prepare(ctx, req)
-	var foreign *builder.PlatformError
-	if errors.As(err, &foreign) {
-		return failing("it cannot run on this machine: " + foreign.Error()), release()
-	}
 	if err != nil {
-		return engine.Sandbox{}, errors.Join(err, release())
+		return usersFault(errors.Join(err, mounts.release()))
 	}
 	return engine.Sandbox{
 		Run: func(ctx context.Context, since time.Time, out io.Writer) (pipeline.Result, error) {
@@ -96,11 +96,24 @@ func (w wiring) prepare(ctx context.Context, r engine.TestRequest) (engine.Sandb
 		},
 		Close: func() {
 			s.Close()
-			if err := release(); err != nil {
+			if err := mounts.release(); err != nil {
 				w.log.Error().Err(err).Str("test", r.Task.ID).Msg("a copy of a volume was not removed; the next start removes it")
 			}
 		},
 	}, nil
+}
+
+// usersFault makes a failing test of an error that no other attempt would mend.
+func usersFault(err error) (engine.Sandbox, error) {
+	var foreign *builder.PlatformError
+	var source *volume.SourceError
+	switch {
+	case errors.As(err, &foreign):
+		return failing("it cannot run on this machine: " + foreign.Error()), nil
+	case errors.As(err, &source):
+		return failing(err.Error()), nil
+	}
+	return engine.Sandbox{}, err
 }
 
 // failing stands for a sandbox that cannot be, through no fault of slipway's.

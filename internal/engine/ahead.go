@@ -79,7 +79,7 @@ func (c *conductor) fill(ctx context.Context) {
 		}
 		s := &a.spots[i]
 		cost := c.idleCost(i)
-		if !s.known || s.closed || s.tried != nil || a.memory+cost > c.Ahead.Memory || !c.hopeful(i) {
+		if !s.known || s.closed || s.tried != nil || a.memory+cost > c.Ahead.Memory || !c.hopeful(i) || !c.besideBuilt(i) {
 			continue
 		}
 		pctx, cancel := context.WithCancel(ctx)
@@ -110,6 +110,23 @@ func (c *conductor) hopeful(i int) bool {
 	return true
 }
 
+// besideBuilt reports whether the images are there that a test's services and
+// volumes come from.
+func (c *conductor) besideBuilt(i int) bool {
+	task := c.plan.Tasks[i]
+	for _, n := range task.Needs {
+		if need := c.plan.Tasks[n]; need.Kind != pipeline.BuildTask || owner(need) == owner(task) {
+			continue
+		}
+		select {
+		case <-c.tasks[n].done:
+		default:
+			return false
+		}
+	}
+	return true
+}
+
 // idleCost is what a prepared test is counted with: its services run.
 func (c *conductor) idleCost(i int) int64 {
 	cost := int64(idleMemory)
@@ -123,7 +140,7 @@ func (c *conductor) idleCost(i int) int64 {
 func (c *conductor) prepare(ctx context.Context, i int, image pipeline.Image, p *preparation) {
 	defer close(p.done)
 	task := c.plan.Tasks[i]
-	found, err := c.lookup(ctx, task, image.Descriptor.Digest)
+	found, err := c.lookup(ctx, task, image)
 	if err == nil && found.past == nil {
 		p.sandbox, err = c.Prepare(ctx, c.request(task, image, 1))
 		p.made = err == nil

@@ -160,6 +160,23 @@ func (c *conductor) built(task pipeline.Task) map[string]pipeline.Image {
 	return images
 }
 
+// imagesOf gives the images of the builds that a test needs, by task ID: its own,
+// which may be one that is only expected, and those of services and volumes.
+func (c *conductor) imagesOf(task pipeline.Task, own pipeline.Image) map[string]pipeline.Image {
+	images := map[string]pipeline.Image{}
+	for _, n := range task.Needs {
+		need := c.plan.Tasks[n]
+		switch {
+		case need.Kind != pipeline.BuildTask:
+		case owner(need) == owner(task):
+			images[need.ID] = own
+		default:
+			images[need.ID] = c.tasks[n].built.Image
+		}
+	}
+	return images
+}
+
 // imageUnder gives the image that a test tests.
 func (c *conductor) imageUnder(task pipeline.Task) pipeline.Image {
 	for _, n := range task.Needs {

@@ -55,8 +55,9 @@ type TestRequest struct {
 	Run     string
 	Task    pipeline.Task
 	Image   pipeline.Image
-	Attempt int    // from 1
-	Out     string // host directory that receives what the test leaves in /out
+	Images  map[string]pipeline.Image // those of this pipeline that its services and volumes come from, and its own, by task ID
+	Attempt int                       // from 1
+	Out     string                    // host directory that receives what the test leaves in /out
 }
 
 // Sandbox is prepared for one attempt at one test: made, its volumes in place,

@@ -26,13 +26,15 @@ type bench struct {
 	*engine.Engine
 	mu     sync.Mutex
 	did    []string
-	tests  map[string][]any         // task → what each attempt gives: a pipeline.Result or an error
-	fails  map[string]any           // task → why its build fails: a string (the user's) or an error
-	during func(engine.TestRequest) // called in each attempt
-	salt   string                   // part of every image's inputs
-	made   []string                 // tasks whose sandboxes were prepared, in order
-	open   int                      // sandboxes that are not closed
-	ready  int                      // of those, the ones that have not run
+	tests  map[string][]any          // task → what each attempt gives: a pipeline.Result or an error
+	fails  map[string]any            // task → why its build fails: a string (the user's) or an error
+	during func(engine.TestRequest)  // called in each attempt
+	salt   string                    // part of every image's inputs
+	salts  map[string]string         // the same for one
+	given  map[string]pipeline.Image // images that came with the last test
+	made   []string                  // tasks whose sandboxes were prepared, in order
+	open   int                       // sandboxes that are not closed
+	ready  int                       // of those, the ones that have not run
 }
 
 func newBench(t *testing.T) *bench {
@@ -63,12 +65,16 @@ func (b *bench) build(_ context.Context, r engine.BuildRequest) (engine.Built, e
 	case error:
 		return engine.Built{}, why
 	}
-	image := pipeline.Image{Repository: r.Task.Image, Descriptor: ocispec.Descriptor{Digest: digest.FromString(r.Task.ID + b.salt)}}
-	return engine.Built{Image: image}, nil
+	image := pipeline.Image{Repository: r.Task.Image, Descriptor: ocispec.Descriptor{Digest: digest.FromString(r.Task.ID + b.salt + b.salts[r.Task.ID])}}
+	return engine.Built{Image: image, Cached: b.Store.Built(b.key(r.Task))}, nil
+}
+
+func (b *bench) key(task pipeline.Task) digest.Digest {
+	return digest.FromString("inputs of " + task.ID + b.salt + b.salts[task.ID])
 }
 
 func (b *bench) inputs(_ context.Context, task pipeline.Task, _ map[string]store.Base) (engine.Inputs, error) {
-	key := digest.FromString("inputs of " + task.ID + b.salt)
+	key := b.key(task)
 	return engine.Inputs{Key: key, Steps: []digest.Digest{key}, Raw: json.RawMessage("1"), Predict: func(built func(digest.Digest) bool, _ json.RawMessage) (string, string) {
 		if built(key) {
 			return engine.Cached, ""
@@ -113,6 +119,9 @@ func (b *bench) prepare(_ context.Context, r engine.TestRequest) (engine.Sandbox
 
 func (b *bench) test(ctx context.Context, r engine.TestRequest, out io.Writer) (pipeline.Result, error) {
 	b.note("test " + r.Task.ID)
+	b.mu.Lock()
+	b.given = r.Images
+	b.mu.Unlock()
 	if b.during != nil {
 		b.during(r)
 	}
@@ -252,6 +261,48 @@ func TestReuse(t *testing.T) {
 		}
 		if n != c.want {
 			t.Errorf("%s: %d tests ran, want %d: %v", name, n, c.want, b.did)
+		}
+	}
+}
+
+// A test that mounts what another image holds waits for that image, is given
+// it, and runs again when it changes.
+func TestSeedFromAnImage(t *testing.T) {
+	b := newBench(t)
+	const seeded = `version: 1
+images:
+  web: {build: web, tests: {it: {command: x, volumes: ["rows:/rows"]}}}
+  data: {build: data}
+volumes: {rows: {from: "image:data:/rows"}}
+`
+	b.run(t, seeded, engine.Options{})
+	if len(b.given) != 2 || b.given["data"].Descriptor.Digest != digest.FromString("data") {
+		t.Errorf("the test was given %v", b.given)
+	}
+	for _, c := range []struct {
+		salts          map[string]string
+		forecast, want string
+	}{
+		{map[string]string{}, engine.Reused, ""},
+		{map[string]string{"data": "other rows"}, engine.WillRun, "test web/it"},
+		{map[string]string{"data": "other rows"}, engine.Reused, ""},
+		{map[string]string{}, engine.Reused, ""},
+	} {
+		b.salts = c.salts
+		cast, err := b.Forecast(t.Context(), plan(t, seeded), engine.Options{Dir: "/src"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, im := range cast.Images {
+			for _, x := range im.Tests {
+				if x.State != c.forecast {
+					t.Errorf("with %v the forecast is %s (%s), want %s", c.salts, x.State, x.Reason, c.forecast)
+				}
+			}
+		}
+		b.run(t, seeded, engine.Options{})
+		if ran := slices.Contains(b.did, "test web/it"); ran != (c.want != "") {
+			t.Errorf("with %v: %v", c.salts, b.did)
 		}
 	}
 }

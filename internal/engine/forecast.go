@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/opencontainers/go-digest"
+
 	"slipway/internal/store"
 	"slipway/pipeline"
 )
@@ -170,7 +172,8 @@ func (f *forecaster) test(ctx context.Context, task pipeline.Task) error {
 		out.Network = string(pipeline.NetworkServices)
 	}
 	im := &f.images[f.of[owner(task)]]
-	key, why, err := f.reuseKey(ctx, f.plan, task, f.builds[owner(task)].Image.Descriptor.Digest)
+	digests, unready := f.standsBeside(task)
+	key, why, err := f.reuseKey(ctx, f.plan, task, digests)
 	if err != nil {
 		return err
 	}
@@ -187,6 +190,11 @@ func (f *forecaster) test(ctx context.Context, task pipeline.Task) error {
 		out.State, out.Reason = Unknown, "its image is unknown"
 	case im.Digest == "":
 		out.State, out.Reason = WillRun, "its image is new"
+	case unready != nil:
+		out.State, out.Reason = WillRun, "the image "+unready.Task+" that it uses is new"
+		if unready.State == Unknown {
+			out.State, out.Reason = Unknown, "the image "+unready.Task+" that it uses is unknown"
+		}
 	default:
 		past, ok := f.Store.Test(key)
 		out.State, out.Reason = WillRun, "not passed yet with this image, definition and fixtures"
@@ -196,6 +204,24 @@ func (f *forecaster) test(ctx context.Context, task pipeline.Task) error {
 	}
 	im.Tests = append(im.Tests, out)
 	return nil
+}
+
+// standsBeside gives the digests of the images that a test needs, by task ID,
+// and one whose digest is not known, besides its own.
+func (f *forecaster) standsBeside(task pipeline.Task) (digests map[string]digest.Digest, unready *ImageForecast) {
+	digests = map[string]digest.Digest{}
+	for _, n := range task.Needs {
+		need := f.plan.Tasks[n]
+		if need.Kind != pipeline.BuildTask {
+			continue
+		}
+		im := &f.images[f.of[owner(need)]]
+		digests[need.ID] = digest.Digest(im.Digest)
+		if im.Digest == "" && owner(need) != owner(task) {
+			unready = im
+		}
+	}
+	return digests, unready
 }
 
 // needs names what a task waits for, a test's own image left out.

@@ -18,12 +18,6 @@ func Supported(plan pipeline.Plan) error {
 			return fmt.Errorf("test %s needs the service %s: running services beside a test is %w; take the service out of the test, or run the others with --only",
 				task.ID, strings.Join(task.Test.Services, ", "), ErrNotBuiltYet)
 		}
-		for _, v := range task.Test.Volumes {
-			if from := plan.Volumes[v.Source].From; !Bind(v) && from != "" && !strings.HasPrefix(from, "./") {
-				return fmt.Errorf("test %s mounts the volume %s, a seed from %s: those are %w; seed it from a directory, or run the others with --only",
-					task.ID, v.Source, from, ErrNotBuiltYet)
-			}
-		}
 	}
 	return nil
 }

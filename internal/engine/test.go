@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -23,7 +24,7 @@ import (
 func (c *conductor) test(ctx context.Context, i int, out *outcome) {
 	task := c.plan.Tasks[i]
 	image := c.imageUnder(task)
-	found, err := c.lookup(ctx, task, image.Descriptor.Digest)
+	found, err := c.lookup(ctx, task, image)
 	if err != nil {
 		out.end(pipeline.Error, err.Error())
 		return
@@ -44,8 +45,8 @@ type finding struct {
 	past *store.PassedTest // to be reused; nil: it runs
 }
 
-func (c *conductor) lookup(ctx context.Context, task pipeline.Task, image digest.Digest) (f finding, err error) {
-	key, why, err := c.reuseKey(ctx, c.plan, task, image)
+func (c *conductor) lookup(ctx context.Context, task pipeline.Task, image pipeline.Image) (f finding, err error) {
+	key, why, err := c.reuseKey(ctx, c.plan, task, digests(c.imagesOf(task, image)))
 	if err != nil || why != "" {
 		return f, err
 	}
@@ -63,7 +64,7 @@ func (c *conductor) lookup(ctx context.Context, task pipeline.Task, image digest
 // are changed after its key was made: then nobody knows which of them it saw.
 func (c *conductor) recordTest(ctx context.Context, task pipeline.Task, image pipeline.Image, key digest.Digest, t store.Test) {
 	if slices.ContainsFunc(task.Test.Volumes, Bind) {
-		if now, _, err := c.reuseKey(context.WithoutCancel(ctx), c.plan, task, image.Descriptor.Digest); err != nil || now != key {
+		if now, _, err := c.reuseKey(context.WithoutCancel(ctx), c.plan, task, digests(c.imagesOf(task, image))); err != nil || now != key {
 			return
 		}
 	}
@@ -72,9 +73,18 @@ func (c *conductor) recordTest(ctx context.Context, task pipeline.Task, image pi
 	}
 }
 
-// reuseKey identifies all that a test depends on. A reason instead of a key says
-// why its result is never reused.
-func (e *Engine) reuseKey(ctx context.Context, plan pipeline.Plan, task pipeline.Task, image digest.Digest) (digest.Digest, string, error) {
+func digests(images map[string]pipeline.Image) map[string]digest.Digest {
+	all := map[string]digest.Digest{}
+	for id, im := range images {
+		all[id] = im.Descriptor.Digest
+	}
+	return all
+}
+
+// reuseKey identifies all that a test depends on. images are those of the builds
+// it needs, its own and what services and volumes come from, by task ID. A
+// reason instead of a key says why its result is never reused.
+func (e *Engine) reuseKey(ctx context.Context, plan pipeline.Plan, task pipeline.Task, images map[string]digest.Digest) (digest.Digest, string, error) {
 	t := task.Test
 	switch {
 	case t.NoCache:
@@ -88,7 +98,11 @@ func (e *Engine) reuseKey(ctx context.Context, plan pipeline.Plan, task pipeline
 	if err != nil {
 		return "", "", err
 	}
-	return digest.FromString(strings.Join([]string{"test v1", image.String(), plan.Definition(task).String(), fixtures.String()}, "\n")), "", nil
+	parts := []string{"test v2", plan.Definition(task).String(), fixtures.String()}
+	for _, id := range slices.Sorted(maps.Keys(images)) {
+		parts = append(parts, id, images[id].String())
+	}
+	return digest.FromString(strings.Join(parts, "\n")), "", nil
 }
 
 func (c *conductor) reuse(task pipeline.Task, past store.PassedTest, out *outcome) {
@@ -164,7 +178,7 @@ func (c *conductor) request(task pipeline.Task, image pipeline.Image, n int) Tes
 	if n > 1 {
 		dir = filepath.Join(dir, fmt.Sprint("attempt-", n))
 	}
-	return TestRequest{Run: c.opt.ID, Task: task, Image: image, Attempt: n, Out: filepath.Join(dir, "out")}
+	return TestRequest{Run: c.opt.ID, Task: task, Image: image, Images: c.imagesOf(task, image), Attempt: n, Out: filepath.Join(dir, "out")}
 }
 
 // attempt runs a test once, its output going to the screen and to the run's log.

@@ -58,7 +58,7 @@ func (s *Store) Snapshot(ctx context.Context, ref string, o CopyOptions) (*Copy,
 }
 
 // Empty makes a copy of nothing, owned by root with mode 0755. Where a program
-// expects its image's directory, with its owner, seed from that (InImage).
+// expects its image's directory, with its owner, seed from that (OverImage).
 func (s *Store) Empty(ctx context.Context, o CopyOptions) (*Copy, error) {
 	c, err := s.newCopy(ctx, o, func(dir string) error {
 		return errors.Join(s.trees.create(dir), os.Chmod(dir, 0o755)) // whatever the umask

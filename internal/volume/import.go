@@ -43,10 +43,10 @@ func (s *Store) importArtifact(ctx context.Context, d ocispec.Descriptor, fetch 
 	}
 	var m ocispec.Manifest
 	if err := json.Unmarshal(raw, &m); err != nil {
-		return "", fmt.Errorf("manifest %s: %w", d.Digest, err)
+		return "", badSource("manifest %s: %w", d.Digest, err)
 	}
 	if m.ArtifactType != ArtifactType || len(m.Layers) == 0 || m.Layers[0].MediaType != listingType {
-		return "", fmt.Errorf("%s is no volume (%s); name what `slipway volumes push` printed", d.Digest, m.ArtifactType)
+		return "", badSource("%s is no volume (%s); name what `slipway volumes push` printed", d.Digest, m.ArtifactType)
 	}
 	packed, err := fetchAll(ctx, fetch, m.Layers[0], maxListing)
 	if err != nil {
@@ -54,10 +54,10 @@ func (s *Store) importArtifact(ctx context.Context, d ocispec.Descriptor, fetch 
 	}
 	l, err := unpackListing(packed)
 	if err != nil {
-		return "", fmt.Errorf("volume %s: %w", d.Digest, err)
+		return "", badSource("volume %s: %w", d.Digest, err)
 	}
 	if err := l.listedIn(m.Layers[1:]); err != nil {
-		return "", fmt.Errorf("volume %s: %w", d.Digest, err)
+		return "", badSource("volume %s: %w", d.Digest, err)
 	}
 	if id := l.Tree.Encoded(); s.has(id) {
 		return id, nil
@@ -238,6 +238,9 @@ func fetchAll(ctx context.Context, fetch Fetch, d ocispec.Descriptor, limit int6
 		return nil, fmt.Errorf("blob %q: %w", d.Digest, err)
 	}
 	r, err := fetch(ctx, d)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, badSource("fetch %s: %w", d.Digest, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("fetch %s: %w", d.Digest, err)
 	}

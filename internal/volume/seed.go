@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Source is where the content of a volume comes from. Directory, InImage and
-// Artifact make one.
+// Source is where the content of a volume comes from. Directory, InImage,
+// OverImage and Artifact make one.
 type Source struct {
 	find func(context.Context, *Store) (id string, err error)
 }
@@ -26,7 +26,7 @@ func Directory(root, path string) Source {
 	return Source{func(ctx context.Context, s *Store) (string, error) {
 		fd, err := openWithin(root, path, true, unix.O_RDONLY|unix.O_DIRECTORY)
 		if errors.Is(err, unix.ENOTDIR) {
-			return "", fmt.Errorf("%s is no directory; name the directory it is in", path)
+			return "", badSource("%s is no directory; name the directory it is in", path)
 		}
 		if err != nil {
 			return "", err
@@ -36,33 +36,90 @@ func Directory(root, path string) Source {
 	}}
 }
 
-// InImage is a directory of an image. rootfs lends the directory that holds the
-// image's files and is asked once per image and path in the life of the store;
-// release, which may be nil, is called when they are copied. A missing path is
-// an os.ErrNotExist.
-func InImage(image digest.Digest, dir string, rootfs func(context.Context) (root string, release func() error, err error)) Source {
+// Layers lends the directories that an image's file system consists of, topmost
+// first. release, which may be nil, gives them back.
+type Layers func(context.Context) (dirs []string, release func() error, err error)
+
+// InImage is a directory of an image. Symlinks on the way to it are followed as
+// the image's own: "/" is its root. Nothing in the image runs, and layers is
+// asked once per image and path in the life of the store. A missing path is an
+// os.ErrNotExist.
+func InImage(image digest.Digest, dir string, layers Layers) Source {
+	return inImage(image, dir, layers, false)
+}
+
+// OverImage is what an empty volume begins with where it is mounted over a
+// directory of an image, as container engines do it: that directory's content,
+// mode and owner; nothing, and root's, where the image has no such directory.
+func OverImage(image digest.Digest, dir string, layers Layers) Source {
+	return inImage(image, dir, layers, true)
+}
+
+func inImage(image digest.Digest, dir string, layers Layers, orEmpty bool) Source {
 	dir = path.Clean("/" + dir)
 	return Source{func(ctx context.Context, s *Store) (string, error) {
-		return s.once(ctx, keyOf("image", image.String(), dir), func() (id string, err error) {
-			root, release, err := rootfs(ctx)
+		kind := "image"
+		if orEmpty {
+			kind = "over image"
+		}
+		return s.once(ctx, keyOf(kind, image.String(), dir), func() (id string, err error) {
+			dirs, release, err := layers(ctx)
 			if err != nil {
 				return "", err
 			}
 			if release != nil {
 				defer func() { err = errors.Join(err, release()) }()
 			}
-			fd, err := openWithin(root, dir, false, unix.O_RDONLY|unix.O_DIRECTORY)
-			if err != nil {
-				return "", fmt.Errorf("no such directory in the image: %w", err)
-			}
-			defer closeFD(fd)
-			facts, err := look(ctx, fd)
-			if err != nil {
-				return "", err
-			}
-			return s.importTree(ctx, fd, facts.size, "image "+image.String()+":"+dir)
+			return s.fromLayers(ctx, dirs, dir, "image "+image.String()+":"+dir, orEmpty)
 		})
 	}}
+}
+
+// fromLayers imports a directory out of layers.
+func (s *Store) fromLayers(ctx context.Context, layers []string, dir, from string, orEmpty bool) (string, error) {
+	root, unmount, err := s.mountLayers(layers)
+	if err != nil {
+		return "", fmt.Errorf("look into the image: %w", err)
+	}
+	defer unmount()
+	fd, err := openWithin(root, dir, false, unix.O_RDONLY|unix.O_DIRECTORY)
+	if orEmpty && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR)) {
+		return s.importEmpty(ctx)
+	}
+	if errors.Is(err, unix.ENOTDIR) {
+		return "", badSource("%s of the image is no directory; name the directory it is in", dir)
+	}
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ELOOP) {
+		return "", badSource("no such directory in the image: %w", err)
+	}
+	if err != nil {
+		return "", fmt.Errorf("look into the image: %w", err)
+	}
+	defer closeFD(fd)
+	facts, err := look(ctx, fd)
+	if err != nil {
+		return "", err
+	}
+	return s.importTree(ctx, fd, facts.size, from)
+}
+
+// importEmpty gives the volume that holds nothing.
+func (s *Store) importEmpty(ctx context.Context) (string, error) {
+	place := s.temporary("import")
+	if err := os.Mkdir(place, 0o700); err != nil {
+		return "", err
+	}
+	defer s.drop(place)
+	dir := filepath.Join(place, treeDir)
+	if err := errors.Join(s.trees.create(dir), os.Chmod(dir, 0o755)); err != nil { // whatever the umask
+		return "", err
+	}
+	fd, err := openDir(dir)
+	if err != nil {
+		return "", err
+	}
+	defer closeFD(fd)
+	return s.installTree(ctx, place, fd, "nothing")
 }
 
 // Seed finds the volume with the source's content, importing it when the store

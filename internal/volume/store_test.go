@@ -13,7 +13,6 @@ import (
 
 	"slipway/internal/need"
 
-	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 )
 
@@ -188,37 +187,6 @@ func TestSeedRefuses(t *testing.T) {
 	}
 	if left, err := os.ReadDir(s.session); err != nil || len(left) != 1 {
 		t.Errorf("a refused seed left %v (%v), want the lock alone", left, err)
-	}
-}
-
-func TestInImage(t *testing.T) {
-	s := newStore(t, PlainCopy)
-	root := t.TempDir()
-	put(t, root, "srv/db/row", "1")
-	must(t, os.MkdirAll(filepath.Join(root, "var"), 0o755))
-	must(t, os.Symlink("/srv", filepath.Join(root, "var/lib"))) // an image's own "/", not the host's
-	asked, released := 0, 0
-	lend := func(context.Context) (string, func() error, error) {
-		asked++
-		return root, func() error { released++; return nil }, nil
-	}
-	image := digest.FromString("image")
-	for range 2 {
-		v, err := s.Seed(t.Context(), "db", InImage(image, "/var/lib/db", lend))
-		must(t, err)
-		if want := "image " + image.String() + ":/var/lib/db"; v.From != want {
-			t.Errorf("it is from %q, want %q", v.From, want)
-		}
-	}
-	if asked != 1 || released != 1 {
-		t.Errorf("the image was lent %d times and given back %d times, want once", asked, released)
-	}
-	_, err := s.Seed(t.Context(), "db", InImage(image, "/nowhere", lend))
-	if !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("a path that is not there: %v", err)
-	}
-	if asked != released {
-		t.Error("an image was not given back")
 	}
 }
 

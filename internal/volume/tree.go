@@ -144,9 +144,9 @@ func kindLetter(kind uint32) byte {
 func refuse(e *entry) error {
 	switch e.kind() {
 	case unix.S_IFSOCK:
-		return fmt.Errorf("%s is a socket: stop the program that made it, remove it, and try again", e.path)
+		return badSource("%s is a socket: stop the program that made it, remove it, and try again", e.path)
 	case unix.S_IFCHR, unix.S_IFBLK:
-		return fmt.Errorf("%s is a device; a volume holds files, directories, symlinks and FIFOs: remove it", e.path)
+		return badSource("%s is a device; a volume holds files, directories, symlinks and FIFOs: remove it", e.path)
 	}
 	return nil
 }

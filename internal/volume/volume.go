@@ -28,6 +28,17 @@ import (
 // ErrNotFound: no volume has that name or ID.
 var ErrNotFound = errors.New("no such volume")
 
+// SourceError: what was to become a volume cannot, and trying again would not
+// change that. The user has to mend the source.
+type SourceError struct{ err error }
+
+func (e *SourceError) Error() string { return e.err.Error() }
+
+// Unwrap gives the cause.
+func (e *SourceError) Unwrap() error { return e.err }
+
+func badSource(format string, args ...any) error { return &SourceError{fmt.Errorf(format, args...)} }
+
 // Volume is content that never changes.
 type Volume struct {
 	ID      string        `json:"id"`              // hex of Digest, or "s-…" for a saved copy

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -67,13 +68,12 @@ func (p *placer) point(target string, dir bool, links int) (int, error) {
 	}
 	defer dropFD(parent)
 	name := path.Base(target)
-	if dir {
-		err = unix.Mkdirat(parent, name, 0o755)
-	} else {
-		var f int
-		if f, err = unix.Openat(parent, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o644); err == nil {
-			dropFD(f)
-		}
+	err = create(parent, name, dir)
+	if errors.Is(err, unix.EOVERFLOW) { // an id-mapped mount, where the host's root is nobody
+		err = asUser(p.owner, func() error { return create(parent, name, dir) })
+	}
+	if errors.Is(err, unix.EROFS) {
+		return -1, fmt.Errorf("%w: it is not there, and what it lies in is mounted read-only; make it, or mount the outer one with :rw", err)
 	}
 	if errors.Is(err, unix.EEXIST) && links < maxLinks {
 		return p.follow(parent, target, dir, links) // a symlink to what is not there yet
@@ -85,6 +85,42 @@ func (p *placer) point(target string, dir bool, links int) (int, error) {
 		return -1, err
 	}
 	return unix.Openat(parent, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+}
+
+func create(parent int, name string, dir bool) error {
+	if dir {
+		return unix.Mkdirat(parent, name, 0o755)
+	}
+	f, err := unix.Openat(parent, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o644)
+	if err == nil {
+		dropFD(f)
+	}
+	return err
+}
+
+// asUser does something to files as a user and group, with root's privileges.
+func asUser(id int, do func() error) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with its ids
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var caps [2]unix.CapUserData
+		err := unix.Capget(&header, &caps[0])
+		if err == nil {
+			_, err = unix.SetfsgidRetGid(id)
+		}
+		if err == nil {
+			_, err = unix.SetfsuidRetUid(id) // takes the privileges over files away
+		}
+		if err == nil {
+			err = unix.Capset(&header, &caps[0])
+		}
+		if err == nil {
+			err = do()
+		}
+		done <- err
+	}()
+	return <-done
 }
 
 func (p *placer) follow(parent int, target string, dir bool, links int) (int, error) {
