@@ -1,6 +1,14 @@
 // Package git reads what a run needs to know about a work tree: the commit, the
-// branch, whether the tree is clean, and which paths differ from another
-// commit. It never writes to a repository and never runs a git binary or hook.
+// branch, whether the tree is clean, and which paths differ from another commit.
+// And it reads and writes branches of repositories elsewhere: bare ones on this
+// machine, and remote ones.
+//
+// It never writes to a work tree, an index or a ref. What it adds to a branch it
+// makes of objects, and hands over in one push that says which commit the branch
+// must still have: a compare-and-swap that the other side does. For a repository
+// on this machine the other side is git's own git-receive-pack; no other program
+// of git is ever run. It refuses to force a push, to delete a branch, and to
+// follow a repository to another address.
 package git
 
 import (
