@@ -34,8 +34,9 @@ type ahead struct {
 
 // spot is where a test stands with its first sandbox.
 type spot struct {
-	image  pipeline.Image // built, or expected
+	image  pipeline.Image // built, or foreseen
 	known  bool
+	built  bool
 	closed bool         // its turn came, or never will
 	tried  *preparation // the first for this image, however it went
 }
@@ -50,19 +51,19 @@ type preparation struct {
 	sandbox Sandbox
 }
 
-// expect says which image the tests of a build will get. Said again with
-// another image it lets go of what was prepared for the first.
-func (c *conductor) expect(ctx context.Context, build pipeline.Task, image pipeline.Image) {
+// expect says which image the tests of a build get: the one it built, or until
+// then the one foreseen. What was prepared for another image is let go.
+func (c *conductor) expect(ctx context.Context, build pipeline.Task, image pipeline.Image, built bool) {
 	c.ahead.mu.Lock()
 	for i, task := range c.plan.Tasks {
 		s := &c.ahead.spots[i]
-		if task.Kind != pipeline.TestTask || task.Skip != "" || owner(task) != owner(build) || s.closed {
+		if task.Kind != pipeline.TestTask || task.Skip != "" || owner(task) != owner(build) || s.closed || s.built && !built {
 			continue
 		}
 		if s.known && s.image.Descriptor.Digest != image.Descriptor.Digest {
 			c.ahead.abandon(c.ahead.release(s))
 		}
-		s.image, s.known = image, true
+		s.image, s.known, s.built = image, true, built
 	}
 	c.ahead.mu.Unlock()
 	c.fill(ctx)

@@ -7,11 +7,15 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 
+	"github.com/opencontainers/go-digest"
+
 	"slipway/internal/engine"
 	"slipway/internal/schedule"
+	"slipway/internal/store"
 	"slipway/pipeline"
 )
 
@@ -128,6 +132,59 @@ func TestCancelClosesWhatIsPrepared(t *testing.T) {
 		}
 		b.allClosed(t)
 	})
+}
+
+// An image that is on record for these inputs is tested in a sandbox that was
+// made while it was built; another image never is.
+func TestForeseenImages(t *testing.T) {
+	var late chan struct{}
+	for name, c := range map[string]struct {
+		becomes string // what the second build gives; empty: the same
+		inputs  func() // before they are known
+		during  func(engine.TestRequest)
+		made    []string // prepared, with the image's digest
+	}{
+		"the same":       {"", nil, nil, []string{"t0 same"}},
+		"another":        {"other", nil, nil, []string{"t0 same", "t0 other"}},
+		"known too late": {"other", func() { <-late }, func(engine.TestRequest) { close(late) }, []string{"t0 other"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				late = make(chan struct{})
+				b := newBench(t)
+				b.Ahead = engine.Ahead{Sandboxes: 2, Memory: 1 << 30}
+				b.run(t, tests(1, ""), engine.Options{})
+				names := map[digest.Digest]string{digest.FromString("web" + c.becomes): "other"}
+				names[digest.FromString("web")] = "same"
+				var mu sync.Mutex
+				var made []string
+				build, prepare, inputs := b.Build, b.Prepare, b.Inputs
+				b.Inputs = func(ctx context.Context, task pipeline.Task, bases map[string]store.Base) (engine.Inputs, error) {
+					if c.inputs != nil {
+						c.inputs()
+					}
+					return inputs(ctx, task, bases)
+				}
+				b.Build = func(ctx context.Context, r engine.BuildRequest) (engine.Built, error) {
+					synctest.Wait() // for what can be foreseen
+					built, err := build(ctx, r)
+					built.Image.Descriptor.Digest = digest.FromString("web" + c.becomes)
+					return built, err
+				}
+				b.Prepare = func(ctx context.Context, r engine.TestRequest) (engine.Sandbox, error) {
+					mu.Lock()
+					made = append(made, r.Task.Test.Name+" "+names[r.Image.Descriptor.Digest])
+					mu.Unlock()
+					return prepare(ctx, r)
+				}
+				b.during = c.during
+				b.run(t, tests(1, ""), engine.Options{RerunTests: true})
+				if !slices.Equal(made, c.made) {
+					t.Errorf("prepared %q, want %q", made, c.made)
+				}
+			})
+		})
+	}
 }
 
 // Any plan, on any machine, with any bound: it ends, nothing stays open, and

@@ -14,7 +14,11 @@ import (
 func (c *conductor) build(ctx context.Context, task pipeline.Task, out *outcome) {
 	started := time.Now()
 	before := make(chan Inputs, 1)
-	go func() { before <- c.inputs(ctx, task) }()
+	c.records.Go(func() {
+		in := c.inputs(ctx, task)
+		c.foresee(ctx, task, in)
+		before <- in
+	})
 	req := BuildRequest{Task: task, Bases: c.built(task), NoCache: c.opt.NoCache, Progress: c.Progress}
 	var err error
 	for attempt := range own + 1 {
@@ -34,8 +38,23 @@ func (c *conductor) build(ctx context.Context, task pipeline.Task, out *outcome)
 		out.end(pipeline.Failed, out.built.Failure)
 	default:
 		out.end(pipeline.Passed, "")
-		c.expect(ctx, task, out.built.Image)
+		c.expect(ctx, task, out.built.Image, true)
 		c.records.Go(func() { c.recordBuild(ctx, task, <-before, out.built) })
+	}
+}
+
+// foresee begins to prepare the tests of an image that is being built, where the
+// records say what these inputs gave before. If something else comes of them
+// this time, or nothing, what was prepared is not used: see expect.
+func (c *conductor) foresee(ctx context.Context, task pipeline.Task, in Inputs) {
+	if in.Key == "" || c.opt.NoCache || task.Build.NoCache {
+		return
+	}
+	if state, _ := in.Predict(c.Store.Built, nil); state != Cached {
+		return
+	}
+	if known, ok := c.Store.Build(in.Key); ok {
+		c.expect(ctx, task, known.Image, false)
 	}
 }
 
