@@ -1,6 +1,7 @@
 package attest
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -92,13 +93,23 @@ func (r Keyring) List() ([]Held, error) {
 		_, err = os.Lstat(strings.TrimSuffix(name, publicSuffix) + privateSuffix)
 		all = append(all, Held{k, err == nil})
 	}
-	slices.SortFunc(all, func(a, b Held) int {
-		if c := b.NotBefore.Compare(a.NotBefore); c != 0 {
-			return c
-		}
-		return strings.Compare(a.ID(), b.ID())
-	})
+	slices.SortFunc(all, newerFirst)
 	return all, nil
+}
+
+// newerFirst orders keys by their beginning, and what began in one second by
+// their end: the one that was rotated away comes last.
+func newerFirst(a, b Held) int {
+	if c := b.NotBefore.Compare(a.NotBefore); c != 0 {
+		return c
+	}
+	if a.NotAfter.IsZero() != b.NotAfter.IsZero() {
+		if a.NotAfter.IsZero() {
+			return -1
+		}
+		return 1
+	}
+	return cmp.Or(b.NotAfter.Compare(a.NotAfter), strings.Compare(a.ID(), b.ID()))
 }
 
 // Signer gives the newest key that may sign now; ErrNoKey where there is none.
