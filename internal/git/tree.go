@@ -15,6 +15,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"path/filepath"
 	"sort"
 
@@ -66,21 +67,78 @@ func Open(dir string) (*Tree, error) {
 	return t, nil
 }
 
-// Dirty reports whether anything under the work tree differs from the commit:
-// a changed, staged or untracked file that no ignore rule covers.
-func (t *Tree) Dirty(ctx context.Context) (bool, error) {
+// Uncommitted counts what differs from the commit under the work tree: changed,
+// staged and untracked files that no ignore rule covers.
+func (t *Tree) Uncommitted(ctx context.Context) (int, error) {
 	wt, err := t.repo.Worktree()
 	if err != nil {
-		return false, fmt.Errorf("open the work tree %s: %w", t.Root, err)
+		return 0, fmt.Errorf("open the work tree %s: %w", t.Root, err)
 	}
 	status, err := wt.StatusWithOptions(git.StatusOptions{Strategy: git.Empty})
 	if err != nil {
-		return false, fmt.Errorf("compare %s with its commit: %w", t.Root, err)
+		return 0, fmt.Errorf("compare %s with its commit: %w", t.Root, err)
 	}
 	if err := ctx.Err(); err != nil {
-		return false, context.Cause(ctx)
+		return 0, context.Cause(ctx)
 	}
-	return !status.IsClean(), nil
+	n := 0
+	for _, s := range status {
+		if s.Worktree != git.Unmodified || s.Staging != git.Unmodified {
+			n++
+		}
+	}
+	return n, nil
+}
+
+// File reads a file as it is in the commit. path is slash-separated, relative to Root.
+func (t *Tree) File(path string) ([]byte, error) {
+	tree, err := t.tree(t.Commit)
+	if err != nil {
+		return nil, err
+	}
+	f, err := tree.File(path)
+	if err != nil {
+		return nil, fmt.Errorf("read %s at commit %.12s: %w", path, t.Commit, err)
+	}
+	text, err := f.Contents()
+	if err != nil {
+		return nil, fmt.Errorf("read %s at commit %.12s: %w", path, t.Commit, err)
+	}
+	return []byte(text), nil
+}
+
+// Origin is the URL of the remote called origin, without the credentials that
+// may stand in it; empty where there is none.
+func (t *Tree) Origin() (string, error) {
+	remote, err := t.repo.Remote(git.DefaultRemoteName)
+	if errors.Is(err, git.ErrRemoteNotFound) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("read the remotes of %s: %w", t.Root, err)
+	}
+	for _, u := range remote.Config().URLs {
+		return withoutCredentials(u), nil
+	}
+	return "", nil
+}
+
+// withoutCredentials drops what may be secret in a clone URL: what stands before
+// the host in one of the web, a password elsewhere, and a query. A user alone, as
+// in git@host:path and ssh://git@host/path, is part of the address.
+func withoutCredentials(remote string) string {
+	u, err := url.Parse(remote)
+	if err != nil || u.Scheme == "" || u.Host == "" {
+		return remote
+	}
+	switch {
+	case u.Scheme == "http" || u.Scheme == "https":
+		u.User = nil
+	case u.User != nil:
+		u.User = url.User(u.User.Username())
+	}
+	u.RawQuery, u.Fragment = "", ""
+	return u.String()
 }
 
 // Changed lists the slash-separated paths that differ between revision base and

@@ -47,7 +47,7 @@ func TestOpenOutsideGit(t *testing.T) {
 	}
 }
 
-func TestDirty(t *testing.T) {
+func TestUncommitted(t *testing.T) {
 	dir, run := repo(t)
 	write(t, filepath.Join(dir, "a.txt"), "one")
 	write(t, filepath.Join(dir, ".gitignore"), "ignored/\n")
@@ -56,15 +56,15 @@ func TestDirty(t *testing.T) {
 	steps := []struct {
 		name string
 		do   func()
-		want bool
+		want int
 	}{
-		{"as committed", func() {}, false},
-		{"an ignored file", func() { write(t, filepath.Join(dir, "ignored/x"), "x") }, false},
-		{"an untracked file", func() { write(t, filepath.Join(dir, "sub/new"), "x") }, true},
-		{"the same, committed", func() { run("add", "-A"); run("commit", "-qm", "second") }, false},
-		{"same size, other content", func() { write(t, filepath.Join(dir, "a.txt"), "two") }, true},
-		{"staged", func() { run("add", "-A") }, true},
-		{"removed", func() { run("commit", "-qm", "third"); os.Remove(filepath.Join(dir, "a.txt")) }, true},
+		{"as committed", func() {}, 0},
+		{"an ignored file", func() { write(t, filepath.Join(dir, "ignored/x"), "x") }, 0},
+		{"an untracked file", func() { write(t, filepath.Join(dir, "sub/new"), "x") }, 1},
+		{"the same, committed", func() { run("add", "-A"); run("commit", "-qm", "second") }, 0},
+		{"same size, other content", func() { write(t, filepath.Join(dir, "a.txt"), "two") }, 1},
+		{"staged", func() { run("add", "-A"); write(t, filepath.Join(dir, "b.txt"), "b") }, 2},
+		{"removed", func() { run("add", "-A"); run("commit", "-qm", "third"); os.Remove(filepath.Join(dir, "a.txt")) }, 1},
 	}
 	for _, s := range steps {
 		s.do()
@@ -75,9 +75,9 @@ func TestDirty(t *testing.T) {
 		if tree.Ref != "refs/heads/main" {
 			t.Fatalf("ref = %q", tree.Ref)
 		}
-		got, err := tree.Dirty(t.Context())
+		got, err := tree.Uncommitted(t.Context())
 		if err != nil || got != s.want {
-			t.Errorf("%s: dirty = %v, %v; want %v", s.name, got, err, s.want)
+			t.Errorf("%s: %d files differ, %v; want %d", s.name, got, err, s.want)
 		}
 	}
 }
@@ -103,5 +103,57 @@ func TestChanged(t *testing.T) {
 	}
 	if _, err := tree.Changed(t.Context(), "nowhere"); err == nil {
 		t.Fatal("an unknown base was accepted")
+	}
+}
+
+func TestFileOfTheCommit(t *testing.T) {
+	dir, run := repo(t)
+	write(t, filepath.Join(dir, "sub/.ci.yml"), "version: 1\r\n")
+	run("add", "-A")
+	run("commit", "-qm", "first")
+	write(t, filepath.Join(dir, "sub/.ci.yml"), "changed")
+	tree, err := git.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := tree.File("sub/.ci.yml"); err != nil || string(got) != "version: 1\r\n" {
+		t.Errorf("read %q, %v", got, err)
+	}
+	if _, err := tree.File(".ci.yml"); err == nil {
+		t.Error("a file that is not there was read")
+	}
+}
+
+func TestOriginWithoutCredentials(t *testing.T) {
+	dir, run := repo(t)
+	run("commit", "-qm", "first", "--allow-empty")
+	origin := func() string {
+		t.Helper()
+		tree, err := git.Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := tree.Origin()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	if got := origin(); got != "" {
+		t.Errorf("no remote: %q", got)
+	}
+	run("remote", "add", "origin", "/srv/shop.git")
+	for url, want := range map[string]string{
+		"/srv/shop.git": "/srv/shop.git",
+		"https://alice:hunter2@forge.example/shop.git":  "https://forge.example/shop.git",
+		"https://token@forge.example:8443/shop.git":     "https://forge.example:8443/shop.git",
+		"https://forge.example/shop.git?private=hunter": "https://forge.example/shop.git",
+		"git@forge.example:shop.git":                    "git@forge.example:shop.git",
+		"ssh://git:hunter2@forge.example/shop.git":      "ssh://git@forge.example/shop.git",
+	} {
+		run("remote", "set-url", "origin", url)
+		if got := origin(); got != want {
+			t.Errorf("%s became %s, want %s", url, got, want)
+		}
 	}
 }
