@@ -36,6 +36,7 @@ type Request struct {
 type Output struct {
 	Image     pipeline.Image
 	Platforms map[string]ocispec.Descriptor // manifest by platform: "linux/amd64"
+	Bases     map[string]digest.Digest      // images from outside that it stands on, by reference
 	Config    ocispec.Image                 // for this machine's platform, else of the first by name
 	Cached    bool                          // no step of the Dockerfile ran
 	Steps     []pipeline.Step               // in the order they were first heard of
@@ -91,7 +92,9 @@ func (b *Builder) Build(ctx context.Context, r Request) (Output, error) {
 	if desc, err = finish(ctx, desc); err != nil {
 		return Output{}, err
 	}
-	return b.output(ctx, r, desc, news)
+	out, err := b.output(ctx, r, desc, news)
+	out.Bases = in.bases(out.Steps)
+	return out, err
 }
 
 func (b *Builder) output(ctx context.Context, r Request, desc ocispec.Descriptor, news *status) (Output, error) {

@@ -39,6 +39,9 @@ func TestBuild(t *testing.T) {
 		t.Errorf("command of the image: %q", got)
 	}
 	second := build(t, b, r)
+	if base := second.Bases["docker.io/library/busybox:1"]; base == "" || base != first.Bases["docker.io/library/busybox:1"] {
+		t.Errorf("it stands on %v, and after a rebuild on %v", first.Bases, second.Bases)
+	}
 	if !second.Cached || second.Image.Descriptor.Digest != first.Image.Descriptor.Digest {
 		t.Errorf("second build: cached %v, %s after %s", second.Cached, second.Image.Descriptor.Digest, first.Image.Descriptor.Digest)
 		for _, s := range second.Steps {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -104,6 +105,15 @@ func (b *Builder) readJSON(ctx context.Context, d ocispec.Descriptor, into any) 
 		return fmt.Errorf("the store's %s is damaged: remove the image and build or import it again", d.Digest)
 	}
 	return json.Unmarshal(data, into)
+}
+
+// BlobFile is the file of a blob, which is never written to once it has that
+// name; nobody has looked whether it is there.
+func (b *Builder) BlobFile(d digest.Digest) string {
+	if d.Algorithm() != digest.SHA256 {
+		return ""
+	}
+	return filepath.Join(blobDir(workerDir(b.o.Root)), d.Encoded())
 }
 
 // Blob opens one blob of the store by its digest; the caller closes it. A blob

@@ -69,9 +69,12 @@ func TestPull(t *testing.T) {
 	o.DockerConfig = dockerConfig(t, host, "right")
 	o.Registries = map[string]Registry{"docker.io": {Mirrors: []string{host}}, host: {PlainHTTP: true}}
 	b := open(t, o)
-	for _, from := range []string{host + "/team/base:1", "debian:12"} {
-		dir := project(t, map[string]string{"Dockerfile": "FROM " + from + "\nRUN echo ok > /ok\n"})
+	for from, name := range map[string]string{host + "/team/base:1": host + "/team/base:1", "debian:12": "docker.io/library/debian:12"} {
+		dir := project(t, map[string]string{"Dockerfile": "FROM " + from + " AS a\nRUN echo ok > /ok\n"})
 		out := build(t, b, Request{Dir: dir})
+		if len(out.Bases) != 1 || out.Bases[name] != srv.target.Digest {
+			t.Errorf("FROM %s: it stands on %v, want %s", from, out.Bases, srv.target.Digest)
+		}
 		if got := fileIn(t, b, out.Image, "ok"); got != "ok\n" {
 			t.Errorf("FROM %s: /ok holds %q", from, got)
 		}

@@ -28,7 +28,7 @@ func (c *conductor) build(ctx context.Context, task pipeline.Task, out *outcome)
 		}
 		c.Log.Warn().Err(err).Str("task", task.ID).Int("attempt", attempt+1).Msg("build broke")
 	}
-	out.took = time.Since(started)
+	out.took, out.ended = time.Since(started), time.Now()
 	switch {
 	case ctx.Err() != nil:
 		out.end(pipeline.Canceled, context.Cause(ctx).Error())

@@ -7,7 +7,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	"slipway/internal/schedule"
+
 	"slipway/internal/store"
 	"slipway/pipeline"
 )
@@ -29,7 +31,11 @@ type outcome struct {
 	reason string
 	built  Built // of a build
 	took   time.Duration
+	ended  time.Time
 	test   *store.Test // of a test
+
+	fixtures    digest.Digest // of a test, as found before it ran
+	attestation digest.Digest // of what came of it
 }
 
 func newConductor(e *Engine, plan pipeline.Plan, opt Options) *conductor {
@@ -202,6 +208,7 @@ func (c *conductor) images() []store.Image {
 		if out.test != nil {
 			t = *out.test
 		}
+		t.Attestation = out.attestation.String()
 		im := &images[of[owner(task)]]
 		im.Tests = append(im.Tests, t)
 	}
@@ -224,6 +231,7 @@ func imageOf(task pipeline.Task, out *outcome) store.Image {
 		im.Repository = out.built.Image.Repository
 		im.Digest = out.built.Image.Descriptor.Digest.String()
 		im.Platforms = out.built.Platforms
+		im.Provenance = out.attestation.String()
 	}
 	return im
 }

@@ -19,12 +19,13 @@ import (
 	"slipway/pipeline"
 )
 
-// Engine conducts runs. Every field but Ahead and Log must be set.
+// Engine conducts runs. Every field but Prove, Ahead and Log must be set.
 type Engine struct {
 	Build    func(context.Context, BuildRequest) (Built, error)
 	Prepare  func(context.Context, TestRequest) (Sandbox, error)
 	Inputs   func(ctx context.Context, task pipeline.Task, bases map[string]store.Base) (Inputs, error)
 	Fixtures func(context.Context, pipeline.Test) (digest.Digest, error) // of the host directories a test mounts
+	Prove    func(context.Context, Observed) Proof                       // signs; nil: nothing is signed
 	Store    *store.Store
 	Progress func(pipeline.Progress)
 	Machine  *schedule.Machine // what the tasks share, with those of other runs
@@ -46,6 +47,7 @@ type Built struct {
 	Image     pipeline.Image
 	Platforms map[string]store.Platform // of a multi-platform image
 	Config    json.RawMessage           // the image's configuration
+	Bases     map[string]digest.Digest  // what the Dockerfile stands on, by reference
 	Cached    bool                      // no step ran
 	Failure   string                    // the user's failure, told in full; empty when built
 }
@@ -118,8 +120,9 @@ func (e *Engine) Run(ctx context.Context, plan pipeline.Plan, opt Options) (stor
 	}
 	run := store.Run{
 		ID: opt.ID, Dir: opt.Dir, Commit: ev.Commit, Ref: ev.Ref, Dirty: ev.Dirty, Plan: plan.Digest.String(),
-		Started: started.UTC(), Duration: time.Since(started).Milliseconds(), Images: c.images(),
+		Started: started.UTC(), Unsigned: c.prove(ctx, ev),
 	}
+	run.Images, run.Duration = c.images(), time.Since(started).Milliseconds()
 	run.State, run.Reason = c.verdict(ctx)
 	return run, e.Store.PutRun(run)
 }

@@ -317,6 +317,49 @@ func TestAFlakyPassIsNotReused(t *testing.T) {
 	}
 }
 
+func TestAFailureEndsReuse(t *testing.T) {
+	b := newBench(t)
+	b.run(t, two, engine.Options{})
+	b.tests["web/unit"] = []any{failed, failed}
+	if run := b.run(t, two, engine.Options{RerunTests: true}); run.State != pipeline.Failed {
+		t.Fatalf("the run %s", run.State)
+	}
+	b.tests["web/unit"] = nil
+	if run := b.run(t, two, engine.Options{}); run.Images[1].Tests[0].ReusedFrom != "" {
+		t.Error("a pass from before the failure was reused")
+	}
+}
+
+// TestWhatIsObserved: the signer is told of what passed and failed, of nothing
+// else, and the record names what it signed.
+func TestWhatIsObserved(t *testing.T) {
+	b := newBench(t)
+	b.tests["web/unit"] = []any{failed, failed}
+	signed := digest.FromString("signed")
+	var saw engine.Observed
+	b.Prove = func(_ context.Context, o engine.Observed) engine.Proof {
+		saw = o
+		return engine.Proof{Attestations: map[string]digest.Digest{"web/unit": signed, "web": signed}, Unsigned: "half of it"}
+	}
+	run := b.run(t, two, engine.Options{})
+	var got []string
+	for _, im := range saw.Builds {
+		got = append(got, im.Task.ID)
+		for _, x := range im.Tests {
+			got = append(got, fmt.Sprint(x.Task.ID, " ", x.Result.State))
+			if x.Finished.IsZero() || x.Fixtures == "" {
+				t.Errorf("%s: finished %v with fixtures %q", x.Task.ID, x.Finished, x.Fixtures)
+			}
+		}
+	}
+	if want := "base web web/unit failed"; strings.Join(got, " ") != want {
+		t.Errorf("observed %q, want %q", got, want)
+	}
+	if im := run.Images[1]; run.Unsigned != "half of it" || im.Provenance != signed.String() || im.Tests[0].Attestation != signed.String() || run.Images[0].Provenance != "" {
+		t.Errorf("recorded %+v", run)
+	}
+}
+
 func TestForecastAgreesWithRun(t *testing.T) {
 	b := newBench(t)
 	forecast := func() string {

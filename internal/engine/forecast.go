@@ -173,7 +173,7 @@ func (f *forecaster) test(ctx context.Context, task pipeline.Task) error {
 	}
 	im := &f.images[f.of[owner(task)]]
 	digests, unready := f.standsBeside(task)
-	key, why, err := f.reuseKey(ctx, f.plan, task, digests)
+	key, _, why, err := f.reuseKey(ctx, f.plan, task, digests)
 	if err != nil {
 		return err
 	}

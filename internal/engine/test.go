@@ -29,11 +29,16 @@ func (c *conductor) test(ctx context.Context, i int, out *outcome) {
 		out.end(pipeline.Error, err.Error())
 		return
 	}
+	out.fixtures = found.fixtures
 	if found.past != nil {
 		c.reuse(task, *found.past, out)
 		return
 	}
 	c.attempts(ctx, i, image, out)
+	out.ended = time.Now()
+	if out.state == pipeline.Failed && found.key != "" { // an older pass says nothing any more
+		c.records.Go(func() { c.forgetTest(task, found.key) })
+	}
 	if out.state == pipeline.Passed && found.key != "" && !out.test.Flaky {
 		c.records.Go(func() { c.recordTest(ctx, task, image, found.key, *out.test) })
 	}
@@ -41,16 +46,17 @@ func (c *conductor) test(ctx context.Context, i int, out *outcome) {
 
 // finding is what the records say of a test.
 type finding struct {
-	key  digest.Digest     // empty: its result is never reused
-	past *store.PassedTest // to be reused; nil: it runs
+	key      digest.Digest     // empty: its result is never reused
+	fixtures digest.Digest     // empty with the key
+	past     *store.PassedTest // to be reused; nil: it runs
 }
 
 func (c *conductor) lookup(ctx context.Context, task pipeline.Task, image pipeline.Image) (f finding, err error) {
-	key, why, err := c.reuseKey(ctx, c.plan, task, digests(c.imagesOf(task, image)))
+	key, fixtures, why, err := c.reuseKey(ctx, c.plan, task, digests(c.imagesOf(task, image)))
 	if err != nil || why != "" {
 		return f, err
 	}
-	f.key = key
+	f.key, f.fixtures = key, fixtures
 	if c.opt.RerunTests || c.opt.NoCache {
 		return f, nil
 	}
@@ -64,7 +70,7 @@ func (c *conductor) lookup(ctx context.Context, task pipeline.Task, image pipeli
 // are changed after its key was made: then nobody knows which of them it saw.
 func (c *conductor) recordTest(ctx context.Context, task pipeline.Task, image pipeline.Image, key digest.Digest, t store.Test) {
 	if slices.ContainsFunc(task.Test.Volumes, Bind) {
-		if now, _, err := c.reuseKey(context.WithoutCancel(ctx), c.plan, task, digests(c.imagesOf(task, image))); err != nil || now != key {
+		if now, _, _, err := c.reuseKey(context.WithoutCancel(ctx), c.plan, task, digests(c.imagesOf(task, image))); err != nil || now != key {
 			return
 		}
 	}
@@ -81,34 +87,41 @@ func digests(images map[string]pipeline.Image) map[string]digest.Digest {
 	return all
 }
 
-// reuseKey identifies all that a test depends on. images are those of the builds
-// it needs, its own and what services and volumes come from, by task ID. A
-// reason instead of a key says why its result is never reused.
-func (e *Engine) reuseKey(ctx context.Context, plan pipeline.Plan, task pipeline.Task, images map[string]digest.Digest) (digest.Digest, string, error) {
+// forgetTest drops the record of a pass that a failure has belied.
+func (c *conductor) forgetTest(task pipeline.Task, key digest.Digest) {
+	if err := c.Store.DropTest(key); err != nil {
+		c.Log.Warn().Err(err).Str("task", task.ID).Msg("an older result is not forgotten")
+	}
+}
+
+// reuseKey identifies all that a test depends on, and the host's part of that.
+// images are those of the builds it needs, its own and what services and volumes
+// come from, by task ID. A reason instead of a key says why its result is never
+// reused.
+func (e *Engine) reuseKey(ctx context.Context, plan pipeline.Plan, task pipeline.Task, images map[string]digest.Digest) (key, fixtures digest.Digest, why string, err error) {
 	t := task.Test
 	switch {
 	case t.NoCache:
-		return "", "cache: false", nil
+		return "", "", "cache: false", nil
 	case t.Network == pipeline.NetworkInternet:
-		return "", "it reaches the internet", nil
+		return "", "", "it reaches the internet", nil
 	case len(t.Secrets) > 0:
-		return "", "it uses secrets", nil
+		return "", "", "it uses secrets", nil
 	}
-	fixtures, err := e.Fixtures(ctx, *t)
-	if err != nil {
-		return "", "", err
+	if fixtures, err = e.Fixtures(ctx, *t); err != nil {
+		return "", "", "", err
 	}
 	parts := []string{"test v2", plan.Definition(task).String(), fixtures.String()}
 	for _, id := range slices.Sorted(maps.Keys(images)) {
 		parts = append(parts, id, images[id].String())
 	}
-	return digest.FromString(strings.Join(parts, "\n")), "", nil
+	return digest.FromString(strings.Join(parts, "\n")), fixtures, "", nil
 }
 
 func (c *conductor) reuse(task pipeline.Task, past store.PassedTest, out *outcome) {
 	t := past.Test
 	t.ReusedFrom, t.StartMS, t.Attempts = past.Run, nil, 0
-	out.test = &t
+	out.test, out.ended = &t, past.At
 	out.end(pipeline.Passed, "")
 	now := time.Now()
 	step := pipeline.Step{ID: task.ID, Name: c.title(task) + " (passed in run " + past.Run + ")", Started: &now, Completed: &now, Cached: true}

@@ -88,6 +88,17 @@ func (s *Store) Test(key digest.Digest) (PassedTest, bool) {
 	return t, ok && t.Test.State == pipeline.Passed
 }
 
+// DropTest forgets the passed test recorded under key.
+func (s *Store) DropTest(key digest.Digest) error {
+	if s.readOnly {
+		return errReadOnly
+	}
+	if err := os.Remove(filepath.Join(s.dir, keyed(testsDir, key))); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("forget a passed test: %w", err)
+	}
+	return nil
+}
+
 // Pruned forgets which steps and builds are cached, after layers were removed:
 // the dry run then says that it does not know, rather than something untrue.
 func (s *Store) Pruned() error {

@@ -27,6 +27,7 @@ type Run struct {
 	Plan     string         `json:"plan"`
 	Started  time.Time      `json:"started"`
 	Duration int64          `json:"duration_ms"`
+	Unsigned string         `json:"unsigned,omitempty"` // why what was observed is not signed
 	Images   []Image        `json:"images"`
 }
 
@@ -39,6 +40,7 @@ type Image struct {
 	Repository string              `json:"repository,omitempty"`
 	Digest     string              `json:"digest,omitempty"`
 	Platforms  map[string]Platform `json:"platforms,omitempty"`
+	Provenance string              `json:"provenance,omitempty"` // digest of the attestation that says what it was built from
 	BuildMS    int64               `json:"build_ms"`
 	Tests      []Test              `json:"tests"`
 }
@@ -66,6 +68,8 @@ type Test struct {
 	PeakMemory int64          `json:"peak_memory_bytes,omitempty"`
 	CPUMS      int64          `json:"cpu_ms,omitempty"`
 	JUnit      *JUnit         `json:"junit,omitempty"`
+
+	Attestation string `json:"attestation,omitempty"` // digest of what was signed of it
 }
 
 // JUnit sums up the reports a test left under /out.
