@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"slipway/internal/attest"
 	"slipway/internal/store"
@@ -17,6 +19,33 @@ import (
 // keyring is where this root's keys lie: never in a sandbox's reach.
 func (g *globals) keyring() attest.Keyring {
 	return attest.Keyring{Dir: filepath.Join(g.root, "keys")}
+}
+
+// signerFlags say who signs instead of the root's own key.
+type signerFlags struct {
+	command, key string
+}
+
+func (f *signerFlags) register(fs *pflag.FlagSet) {
+	fs.StringVar(&f.command, "signer", "", "sign with this shell command instead of the root's key: it gets the message on its standard input and prints the signature (SHA-256, ECDSA P-256, DER or its base64)")
+	fs.StringVar(&f.key, "signer-key", "", "file of the public key that --signer signs with")
+}
+
+// signer gives who signs at a time: the command of the flags, else the ring's own key.
+func (f signerFlags) signer(ring attest.Keyring) func(time.Time) (attest.Signer, error) {
+	return func(now time.Time) (attest.Signer, error) {
+		if f.command == "" {
+			return ring.Signer(now)
+		}
+		if f.key == "" {
+			return attest.Signer{}, errors.New("--signer needs --signer-key FILE, the public key that it signs with")
+		}
+		key, err := attest.ReadKey(f.key)
+		if err != nil {
+			return attest.Signer{}, fmt.Errorf("--signer-key: %w", err)
+		}
+		return attest.CommandSigner([]string{"/bin/sh", "-c", f.command}, key), nil
+	}
 }
 
 func keysCommand(g *globals) *cobra.Command {

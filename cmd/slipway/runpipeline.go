@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,6 +21,7 @@ import (
 // runFlags are those of `run pipeline`.
 type runFlags struct {
 	eventFlags
+	signerFlags
 	only         []string
 	dryRun       bool
 	rerunTests   bool
@@ -55,6 +57,7 @@ func runPipelineCommand(g *globals) *cobra.Command {
 	fs.StringVar(&f.builder, "builder", "", "build on a buildkitd: unix://PATH or tcp://HOST:PORT (default: inside slipway)")
 	fs.StringVar(&f.builderCerts, "builder-certs", "", "directory with ca.pem, cert.pem and key.pem for a tcp builder")
 	fs.IntVar(&f.parallel, "parallel", 0, "at most this many builds and tests at once (default: what cores and memory carry)")
+	f.signerFlags.register(fs)
 	fs.StringVar(&f.progress, "progress", "auto", "auto, tty, plain or quiet")
 	return cmd
 }
@@ -64,7 +67,7 @@ func (g *globals) runPipeline(ctx context.Context, dir string, f runFlags) error
 	if err != nil {
 		return err
 	}
-	ev, dirty, err := f.event(ctx, abs)
+	ev, tree, err := f.event(ctx, abs)
 	if err != nil {
 		return err
 	}
@@ -96,7 +99,7 @@ func (g *globals) runPipeline(ctx context.Context, dir string, f runFlags) error
 	if err != nil {
 		return err
 	}
-	run, err := g.conduct(ctx, s, abs, plan, ev, dirty, secrets, f)
+	run, err := g.conduct(ctx, s, abs, plan, ev, watch(ctx, filepath.Join(abs, pipelineFile), tree), secrets, f)
 	if err = errors.Join(err, s.close()); err != nil {
 		return err
 	}
@@ -105,7 +108,7 @@ func (g *globals) runPipeline(ctx context.Context, dir string, f runFlags) error
 
 // conduct wires the engine to the opened parts and runs the plan under a display.
 func (g *globals) conduct(ctx context.Context, s *stack, dir string, plan pipeline.Plan, ev pipeline.Event,
-	dirty func() (bool, error), secrets map[string][]byte, f runFlags,
+	tree *worktree, secrets map[string][]byte, f runFlags,
 ) (store.Run, error) {
 	display, err := progress.New(ctx, os.Stderr, progress.Options{Mode: progress.Mode(f.progress), NoColor: !g.color})
 	if err != nil {
@@ -121,15 +124,10 @@ func (g *globals) conduct(ctx context.Context, s *stack, dir string, plan pipeli
 		Build: w.build, Prepare: w.prepare, Inputs: inputs(dir, s.store), Fixtures: engine.Fixtures(dir, plan.Volumes),
 		Store: s.store, Progress: display.Write, Machine: machine, Ahead: ahead, Log: g.log,
 	}
-	changed := make(chan error, 1)
-	go func() {
-		var err error
-		ev.Dirty, err = dirty()
-		changed <- err
-	}()
+	e.Prove = prover{signer: f.signer(g.keyring()), keys: g.keyring(), images: g.images, builder: s.builder, tree: tree}.prove
 	opt := engine.Options{
 		ID: store.NewRunID(time.Now()), Dir: dir, RerunTests: f.rerunTests, NoCache: f.noCache,
-		Event: func() (pipeline.Event, error) { err := <-changed; return ev, err },
+		Event: func() (pipeline.Event, error) { return tree.event(ev) },
 	}
 	run, err := e.Run(ctx, plan, opt)
 	return run, errors.Join(err, display.Close())

@@ -18,6 +18,7 @@ import (
 	"slipway/internal/engine"
 	"slipway/internal/helpers"
 	"slipway/internal/network"
+	"slipway/internal/registry/local"
 	"slipway/internal/schedule"
 	"slipway/internal/store"
 	"slipway/internal/volume"
@@ -152,6 +153,11 @@ func (g *globals) openRunner(ctx context.Context, finder helpers.Finder, group s
 	}
 	return runner.Open(ctx, runner.Options{Helper: sandbox, Agent: agent, Root: filepath.Join(g.root, "runner"), Cgroup: group + "/test", Log: g.log})
 }
+
+// imageStore is the registry of a root: its images with what refers to them.
+func imageStore(root string) string { return filepath.Join(root, "registry") }
+
+func (g *globals) images() (*local.Store, error) { return local.Open(imageStore(g.root)) }
 
 // tempDir is for files that mean nothing once their command has ended.
 func tempDir(root string) string { return filepath.Join(root, "tmp") }

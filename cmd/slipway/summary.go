@@ -47,6 +47,9 @@ func (p painter) run(r store.Run, logs string) {
 	default:
 		fmt.Fprintf(p.w, "logs: %s\n", logs)
 	}
+	if r.Unsigned != "" {
+		fmt.Fprintln(p.w, p.paint(dim, "not signed: "+r.Unsigned))
+	}
 }
 
 func (p painter) image(im store.Image) {

@@ -47,7 +47,7 @@ func (w wiring) build(ctx context.Context, r engine.BuildRequest) (engine.Built,
 	if err != nil {
 		return engine.Built{}, err
 	}
-	built := engine.Built{Image: out.Image, Cached: out.Cached}
+	built := engine.Built{Image: out.Image, Bases: out.Bases, Cached: out.Cached}
 	if built.Config, err = w.builder.Config(ctx, out.Image, testedPlatform(out.Platforms)); err != nil {
 		return engine.Built{}, err
 	}

@@ -297,3 +297,20 @@ func (r reasons) or(format string, args ...any) string {
 	}
 	return fmt.Sprintf(format, args...) + "; " + strings.Join(slices.Compact(slices.Sorted(slices.Values(r))), "; ")
 }
+
+// Standing are the FAILED results among found that no passing one of found
+// supersedes by name.
+func Standing(found []Verified) []Verified {
+	var standing []Verified
+	for _, f := range found {
+		failed, ok := f.Predicate.(TestResult)
+		ended := func(p Verified) bool {
+			t, ok := p.Predicate.(TestResult)
+			return ok && t.supersedes(f)
+		}
+		if ok && !failed.Passed && !slices.ContainsFunc(found, ended) {
+			standing = append(standing, f)
+		}
+	}
+	return standing
+}

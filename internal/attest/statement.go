@@ -112,6 +112,8 @@ type stamp string
 
 func stampOf(t time.Time) stamp { return stamp(t.UTC().Truncate(time.Second).Format(time.RFC3339)) }
 
+func (s stamp) before(other stamp) bool { return s < other } // all of one width
+
 func (s stamp) time() (time.Time, error) {
 	t, err := time.Parse(time.RFC3339, string(s))
 	if err != nil {

@@ -199,7 +199,7 @@ func (t *TestResult) read(c resource) {
 // supersedes says whether t puts an end to the FAILED attestation f.
 func (t TestResult) supersedes(f Verified) bool {
 	failed, ok := f.Predicate.(TestResult)
-	return ok && t.Passed && taskKey(t.Image, t.Matrix, t.Test) == taskKey(failed.Image, failed.Matrix, failed.Test) && slices.Contains(t.Supersedes, f.Digest)
+	return ok && t.follows(failed) && slices.Contains(t.Supersedes, f.Digest)
 }
 
 type timed struct {
@@ -216,4 +216,49 @@ func readTimes(all ...timed) error {
 		*x.to = t
 	}
 	return nil
+}
+
+// Superseding gives t with the names of all FAILED results among found that it,
+// being a later pass of the same test, puts an end to.
+func (t TestResult) Superseding(found []Verified) TestResult {
+	t.Supersedes = nil
+	for _, v := range found {
+		if f, ok := v.Predicate.(TestResult); ok && t.follows(f) {
+			t.Supersedes = append(t.Supersedes, v.Digest)
+		}
+	}
+	slices.Sort(t.Supersedes)
+	return t
+}
+
+// follows says whether t is a pass of the test that failed as f says, not before it.
+func (t TestResult) follows(f TestResult) bool {
+	return t.Passed && !f.Passed && !stampOf(t.Finished).before(stampOf(f.Finished)) &&
+		taskKey(t.Image, t.Matrix, t.Test) == taskKey(f.Image, f.Matrix, f.Test)
+}
+
+// Same finds the attestation that says already what p would say again: of a
+// build, that the same source gave this image; of a test whose result is reused,
+// that the same source has it.
+func Same(found []Verified, p Predicate) (digest.Digest, bool) {
+	for _, v := range found {
+		if same(v.Predicate, p) {
+			return v.Digest, true
+		}
+	}
+	return "", false
+}
+
+func same(old, p Predicate) bool {
+	switch p := p.(type) {
+	case Provenance:
+		o, ok := old.(Provenance)
+		return ok && o.Source == p.Source && o.Plan == p.Plan && o.Build == p.Build && o.Task == p.Task && slices.Equal(o.Bases, p.Bases)
+	case TestResult:
+		o, ok := old.(TestResult)
+		return ok && p.Passed && o.Passed && p.ReusedFrom != "" && !o.Flaky && o.Source == p.Source && o.Plan == p.Plan &&
+			o.Definition == p.Definition && o.Task == p.Task && o.Fixtures == p.Fixtures && slices.Equal(o.Services, p.Services) &&
+			!slices.ContainsFunc(p.Supersedes, func(d digest.Digest) bool { return !slices.Contains(o.Supersedes, d) })
+	}
+	return false
 }
