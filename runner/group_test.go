@@ -62,7 +62,7 @@ func checked(words ...string) func(*runner.Service) {
 	}
 }
 
-func needs(name, condition string) func(*runner.Service) {
+func after(name, condition string) func(*runner.Service) {
 	return func(s *runner.Service) { s.Service.DependsOn = map[string]string{name: condition} }
 }
 
@@ -75,7 +75,7 @@ func TestServicesAreReachedByName(t *testing.T) {
 	b := open(t)
 	both := beside(
 		b.service("db", answers, checked("CMD", "nc", "db", "7")),
-		b.service("web", "nc db 7 && "+answers, checked("CMD-SHELL", "nc web 7"), needs("db", "service_healthy")),
+		b.service("web", "nc db 7 && "+answers, checked("CMD-SHELL", "nc web 7"), after("db", "service_healthy")),
 	)
 	out := b.passes(`nc db 7; nc web 7; for a in $(grep db /etc/hosts | cut -f1); do nc $a 7; done; grep -c . /etc/hosts`, both)
 	if strings.Count(out, "hello from db") != 3 || !strings.Contains(out, "hello from web") {
@@ -131,7 +131,7 @@ func TestServiceFailures(t *testing.T) {
 			"service db ended while the test ran: mariadbd is not in the image", "said nothing",
 		},
 		"a one-off that fails": {
-			[]runner.Service{b.service("migrate", "exit 5"), b.service("web", "sleep 60", needs("migrate", "service_completed_successfully"))}, "true",
+			[]runner.Service{b.service("migrate", "exit 5"), b.service("web", "sleep 60", after("migrate", "service_completed_successfully"))}, "true",
 			"service migrate ended while the test ran: exit code 5", "said nothing",
 		},
 	} {
@@ -153,8 +153,8 @@ func TestServicesWaitForEachOther(t *testing.T) {
 	dir := t.TempDir()
 	shared := func(s *runner.Service) { s.Binds = []runner.Bind{{Source: dir, Target: "/shared"}} }
 	out := b.passes("cat /shared/order", beside(
-		b.service("web", "echo web >>/shared/order; sleep 60", shared, needs("migrate", "service_completed_successfully")),
-		b.service("migrate", "sleep 0.1; echo migrate >>/shared/order", shared, needs("db", "service_healthy")),
+		b.service("web", "echo web >>/shared/order; sleep 60", shared, after("migrate", "service_completed_successfully")),
+		b.service("migrate", "sleep 0.1; echo migrate >>/shared/order", shared, after("db", "service_healthy")),
 		b.service("db", "sleep 0.1; echo db >>/shared/order; touch /tmp/up; sleep 60", shared, checked("CMD", "test", "-e", "/tmp/up")),
 	), func(q *runner.Request) { q.Binds = []runner.Bind{{Source: dir, Target: "/shared"}} })
 	if out != "db\nmigrate\nweb\n" {
