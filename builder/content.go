@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/platforms"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -25,6 +26,7 @@ type manifest struct {
 	platform string
 	manifest ocispec.Manifest
 	config   ocispec.Image
+	docker   dockerspec.DockerOCIImageConfigExt // Docker's additions to it
 }
 
 // manifests reads what target names: one manifest, or all those of an index,
@@ -46,9 +48,12 @@ func (b *Builder) manifests(ctx context.Context, target ocispec.Descriptor) ([]m
 		if err := b.readJSON(ctx, d, &m.manifest); err != nil {
 			return nil, err
 		}
-		if err := b.readJSON(ctx, m.manifest.Config, &m.config); err != nil {
+		var docker dockerspec.DockerOCIImage
+		if err := b.readJSON(ctx, m.manifest.Config, &docker); err != nil {
 			return nil, err
 		}
+		m.config, m.docker = docker.Image, docker.Config.DockerOCIImageConfigExt
+		m.config.Config = docker.Config.ImageConfig
 		if have, want := len(m.config.RootFS.DiffIDs), len(m.manifest.Layers); have != want {
 			return nil, fmt.Errorf("image %s: %d layers, but %d in its configuration", d.Digest, want, have)
 		}

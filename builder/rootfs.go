@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/labels"
 	"github.com/moby/buildkit/cache"
 	"github.com/moby/buildkit/session"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"slipway/pipeline"
@@ -20,7 +21,8 @@ import (
 type Rootfs struct {
 	Lowers  []string // topmost first, as overlayfs's lowerdir wants them; at least one
 	Config  ocispec.ImageConfig
-	Release func() error // gives the directories back; call it once, after unmounting
+	Health  *pipeline.Healthcheck // HEALTHCHECK of its Dockerfile; nil: none
+	Release func() error          // gives the directories back; call it once, after unmounting
 }
 
 // Rootfs lends the file system of exactly this digest: the directories are
@@ -49,9 +51,19 @@ func (b *Builder) Rootfs(ctx context.Context, img pipeline.Image, platform strin
 		return Rootfs{}, errors.Join(fmt.Errorf("image %s: %w", m.desc.Digest, err), release())
 	}
 	return Rootfs{
-		Lowers: lowers, Config: m.config.Config,
+		Lowers: lowers, Config: m.config.Config, Health: health(m.docker.Healthcheck),
 		Release: func() error { return errors.Join(unview(), release()) },
 	}, nil
+}
+
+// health is what an image's configuration says, in the pipeline's words.
+func health(h *dockerspec.HealthcheckConfig) *pipeline.Healthcheck {
+	if h == nil {
+		return nil
+	}
+	return &pipeline.Healthcheck{
+		Test: h.Test, Interval: h.Interval, Timeout: h.Timeout, Retries: h.Retries, StartPeriod: h.StartPeriod, StartInterval: h.StartInterval,
+	}
 }
 
 // chain finds the cache record of the image's layers, one upon the other.
