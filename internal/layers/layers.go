@@ -19,16 +19,21 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
+
+	"slipway/pipeline"
 )
 
 // Kept is one image's file system.
 type Kept struct {
 	Lowers []string // directories, topmost first, as overlayfs wants them; never to be written to
 	Config ocispec.ImageConfig
+	// Healthcheck is that of the Dockerfile, which is Docker's and no part of OCI's; nil: none.
+	Healthcheck *pipeline.Healthcheck
 }
 
 const (
@@ -67,18 +72,22 @@ func Find(dir string, d digest.Digest) (Kept, error) {
 	if err != nil {
 		return Kept{}, err
 	}
-	var said struct {
-		Layers int                 `json:"layers"`
-		Config ocispec.ImageConfig `json:"config"`
-	}
+	var said record
 	if err := json.Unmarshal(data, &said); err != nil || said.Layers < 1 {
 		return Kept{}, fmt.Errorf("layers of %s: %s is damaged (%w); remove %s, it is made anew", d, configName, errors.Join(err, errNoLayers), at)
 	}
-	k := Kept{Config: said.Config}
+	k := Kept{Config: said.Config, Healthcheck: said.Healthcheck}
 	for i := range said.Layers {
 		k.Lowers = append(k.Lowers, filepath.Join(at, strconv.Itoa(i)))
 	}
 	return k, nil
+}
+
+// record is what Find reads.
+type record struct {
+	Layers      int                   `json:"layers"`
+	Config      ocispec.ImageConfig   `json:"config"`
+	Healthcheck *pipeline.Healthcheck `json:"healthcheck,omitempty"`
 }
 
 var errNoLayers = errors.New("it names no layer")
@@ -101,7 +110,7 @@ func keep(ctx context.Context, dir string, d digest.Digest, k Kept) error {
 			return err
 		}
 	}
-	data, err := json.Marshal(map[string]any{"layers": len(k.Lowers), "config": k.Config})
+	data, err := json.Marshal(record{len(k.Lowers), k.Config, k.Healthcheck})
 	if err != nil {
 		return err
 	}
@@ -121,14 +130,19 @@ func keep(ctx context.Context, dir string, d digest.Digest, k Kept) error {
 }
 
 // Sweep removes what is kept of digests that are not among those in use, and
-// what a crash left half made. Nobody may call Keep meanwhile.
-func Sweep(dir string, inUse []digest.Digest) error {
+// what a crash left half made, unless it is younger than grace: somebody may just
+// have kept it, to use it next.
+func Sweep(dir string, inUse []digest.Digest, grace time.Duration) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	var errs []error
 	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil || time.Since(info.ModTime()) < grace {
+			continue
+		}
 		if !slices.ContainsFunc(inUse, func(d digest.Digest) bool { return d.Encoded() == e.Name() }) {
 			errs = append(errs, os.RemoveAll(filepath.Join(dir, e.Name())))
 		}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -149,7 +150,13 @@ func TestSweepLeavesWhatIsUsed(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, newPrefix+"half"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := Sweep(dir, []digest.Digest{two}); err != nil {
+	if err := Sweep(dir, []digest.Digest{two}, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Find(dir, one); err != nil {
+		t.Errorf("young layers went: %v", err)
+	}
+	if err := Sweep(dir, []digest.Digest{two}, 0); err != nil {
 		t.Fatal(err)
 	}
 	var names []string

@@ -171,6 +171,18 @@ func (s *Spec) order() ([]*Container, error) {
 	return sorted, nil
 }
 
+// published are the ports of all containers, by the container's name and the
+// host's address.
+func (s *Spec) published() map[string]Port {
+	all := map[string]Port{}
+	for _, c := range s.Containers {
+		for _, p := range c.Ports {
+			all[c.Name+" "+p.Host] = p
+		}
+	}
+	return all
+}
+
 // same reports whether a running container would be no other one if it were
 // started from c. Where it is published is no part of it.
 func (c *Container) same(d *Container) bool {
