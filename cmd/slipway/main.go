@@ -126,7 +126,7 @@ func root(g *globals) *cobra.Command {
 	runCmd := &cobra.Command{Use: "run", Short: "Run something here", RunE: needsSubcommand}
 	runCmd.AddCommand(runPipelineCommand(g))
 	cmd.AddCommand(runCmd, validateCommand(g), schemaCommand(), initCommand(), imagesCommand(g), runsCommand(g),
-		logsCommand(g), keysCommand(g), verifyCommand(g), gcCommand(g), doctorCommand(g), versionCommand(g))
+		logsCommand(g), keysCommand(g), verifyCommand(g), volumesCommand(g), gcCommand(g), doctorCommand(g), versionCommand(g))
 	for _, c := range cmd.Commands() {
 		strictArgs(c)
 	}

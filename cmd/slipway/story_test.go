@@ -44,6 +44,8 @@ func TestStories(t *testing.T) {
 			"small":    small,
 			"clean":    clean,
 			"registry": dockerRegistry,
+			"digest":   digestInto,
+			"pipeline": pipelineWith,
 		},
 	})
 }

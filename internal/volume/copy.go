@@ -4,13 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
-	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // CopyOptions say what a copy is allowed.
@@ -118,7 +113,14 @@ func (c *Copy) Release() error {
 // btrfs this is one moment, as after a power cut; with another backend nobody
 // may write meanwhile. The copy stays as it is.
 func (c *Copy) Save(ctx context.Context, name string) (Volume, error) {
-	s := c.store
+	from := "an empty volume"
+	if c.Volume != "" {
+		from = "a copy of " + short(c.Volume)
+	}
+	return c.store.save(ctx, c.Dir, name, from)
+}
+
+func (s *Store) save(ctx context.Context, dir, name, from string) (Volume, error) {
 	if err := checkName(name); err != nil {
 		return Volume{}, err
 	}
@@ -127,12 +129,8 @@ func (c *Copy) Save(ctx context.Context, name string) (Volume, error) {
 		return Volume{}, err
 	}
 	defer s.drop(place)
-	if err := s.trees.snapshot(ctx, c.Dir, filepath.Join(place, treeDir)); err != nil {
+	if err := s.trees.snapshot(ctx, dir, filepath.Join(place, treeDir)); err != nil {
 		return Volume{}, fmt.Errorf("save %s: %w", name, err)
-	}
-	from := "an empty volume"
-	if c.Volume != "" {
-		from = "a copy of " + short(c.Volume)
 	}
 	return s.installSaved(ctx, place, name, "", from)
 }
@@ -142,74 +140,6 @@ func (s *Store) drop(place string) {
 	if err := s.trees.remove(place); err != nil {
 		s.log.Warn().Err(err).Msg("a temporary directory of the volume store stays until the next start")
 	}
-}
-
-// Keep lets a copy outlive its Store, so that a failed test can be looked at. It
-// is found again by the name, which no other may have, and removed by Take and
-// Release. Dir changes; what has the copy mounted keeps it.
-func (c *Copy) Keep(name string) error {
-	if err := checkName(name); err != nil {
-		return err
-	}
-	s := c.store
-	kept := filepath.Join(s.data, keptDir, url.PathEscape(name))
-	if !s.disown(c) {
-		return fmt.Errorf("keep %s: the copy was released before", name)
-	}
-	err := unix.Renameat2(unix.AT_FDCWD, c.place, unix.AT_FDCWD, kept, unix.RENAME_NOREPLACE)
-	if err != nil {
-		s.adopt(c)
-		if errors.Is(err, unix.EEXIST) {
-			return fmt.Errorf("keep %s: there is one of that name; take another, or remove it with `slipway gc`", name)
-		}
-		return fmt.Errorf("keep %s: %w", name, err)
-	}
-	c.place, c.Dir = kept, filepath.Join(kept, treeDir)
-	return nil
-}
-
-// Kept is a copy that outlived its Store.
-type Kept struct {
-	Name  string    `json:"name"`
-	Since time.Time `json:"since"`
-	Dir   string    `json:"dir"`
-}
-
-// Kept lists the copies that are kept, by name.
-func (s *Store) Kept() ([]Kept, error) {
-	entries, err := os.ReadDir(filepath.Join(s.data, keptDir))
-	if err != nil {
-		return nil, fmt.Errorf("list the copies that are kept: %w", err)
-	}
-	var all []Kept
-	for _, e := range entries {
-		name, err := url.PathUnescape(e.Name())
-		info, statErr := e.Info()
-		if err != nil || statErr != nil {
-			continue // removed meanwhile, or none of ours
-		}
-		all = append(all, Kept{name, changed(info), filepath.Join(s.data, keptDir, e.Name(), treeDir)})
-	}
-	slices.SortFunc(all, func(a, b Kept) int { return a.Since.Compare(b.Since) })
-	return all, nil
-}
-
-// Take makes a copy that was kept one of this Store again.
-func (s *Store) Take(name string) (*Copy, error) {
-	if err := checkName(name); err != nil {
-		return nil, err
-	}
-	place := s.temporary("copy")
-	err := os.Rename(filepath.Join(s.data, keptDir, url.PathEscape(name)), place)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("no copy is kept as %s: %w", name, ErrNotFound)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("take %s: %w", name, err)
-	}
-	c := &Copy{Dir: filepath.Join(place, treeDir), store: s, place: place}
-	s.adopt(c)
-	return c, nil
 }
 
 func short(id string) string { return id[:min(len(id), 12)] }

@@ -11,26 +11,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// CopyOut copies a file or directory of a volume to a path of the host that does
+// CopyOut copies a file or directory of a volume, or of a copy that is kept, to a path of the host that does
 // not exist yet, with owners where the caller is root. Symlinks at path are
 // followed inside the volume only, those below it are copied as they are.
 func (s *Store) CopyOut(ctx context.Context, ref, path, to string) (err error) {
-	v, err := s.Find(ref)
-	if err != nil {
-		return err
-	}
-	unlock, err := s.hold(v.ID)
+	tree, unlock, err := s.content(ref)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	from, err := locate(filepath.Join(s.volume(v.ID), treeDir), path)
+	from, err := locate(tree, path)
 	if err != nil {
 		return fmt.Errorf("copy out of volume %s: %w", ref, err)
 	}
 	defer from.close()
 	if _, err := os.Lstat(to); err == nil {
-		return fmt.Errorf("copy %s out of volume %s: %s exists; name a path that does not", path, ref, to)
+		return fmt.Errorf("copy %s out of volume %s: %s: %w; name another", path, ref, to, os.ErrExist)
 	}
 	dir, err := unix.Open(filepath.Dir(to), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -116,6 +117,43 @@ func TestKeep(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What is kept can be looked at and saved where it is, under any name, and is
+// gone when it is dropped. A crash of whoever kept it takes nothing along.
+func TestKeptIsThere(t *testing.T) {
+	eachBackend(t, func(t *testing.T, s *Store) {
+		const name = "20261125-1-ab12/app[python=3.12]/it: db/../data"
+		c, err := s.Empty(t.Context(), CopyOptions{})
+		must(t, err)
+		put(t, c.Dir, "row", "1")
+		must(t, c.Keep(name))
+		v, err := s.SaveKept(t.Context(), name, "after")
+		must(t, err)
+		put(t, c.Dir, "row", "2")
+		again := snapshot(t, s, "after")
+		if got := get(t, again.Dir, "row"); got != "1" || v.Digest != "" {
+			t.Errorf("saved: %q of %+v", got, v)
+		}
+		out := filepath.Join(t.TempDir(), "row")
+		must(t, s.CopyOut(t.Context(), name, "/row", out))
+		if got := get(t, filepath.Dir(out), "row"); got != "2" {
+			t.Errorf("copied out: %q", got)
+		}
+		must(t, s.Drop(name))
+		if _, err := os.Stat(c.Dir); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("after it was dropped: %v", err)
+		}
+		for _, err := range []error{s.Drop(name), s.CopyOut(t.Context(), name, "/row", out+"2")} {
+			if !errors.Is(err, ErrNotFound) {
+				t.Errorf("of a copy that is gone: %v", err)
+			}
+		}
+		_, err = s.SaveKept(t.Context(), name, "after")
+		says(t, err, "no copy is kept")
+		says(t, again.Keep(strings.Repeat("x", 256)), "no name")
+		says(t, again.Keep(""), "no name")
+	})
 }
 
 func TestCopyInAndOut(t *testing.T) {

@@ -43,6 +43,12 @@ func Reap(ctx context.Context, o Options) error {
 	return s.Close()
 }
 
+// Made reports whether a state directory has a store of volumes.
+func Made(root string) (bool, error) {
+	b, err := (&Store{root: filepath.Join(root, "volumes")}).readBackend()
+	return b != "", err
+}
+
 // deadSession is what a process left that did not close its Store.
 type deadSession struct {
 	dir  string

@@ -81,7 +81,11 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		importing: make(chan struct{}, 1), copies: map[*Copy]struct{}{},
 	}
 	s.data = filepath.Join(s.root, dataDir)
-	if err := os.MkdirAll(s.root, 0o700); err != nil {
+	err := os.MkdirAll(o.Root, 0o755) // others reach what is theirs below it
+	if err == nil {
+		err = os.MkdirAll(s.root, 0o700)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("make the volume store: %w; give a writable state directory with --root or SLIPWAY_ROOT", err)
 	}
 	unlock, err := s.lock(ctx)
