@@ -15,13 +15,12 @@ import (
 
 	"slipway/builder"
 	"slipway/internal/registry"
-	"slipway/internal/registry/local"
 )
 
 func imagesCommand(g *globals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "images",
-		Short: "List, show, import, export, push and remove images of this root",
+		Short: "List, show, import, export, push, copy and remove images",
 		Args:  cobra.NoArgs,
 		RunE: g.withBuilder("slipway images", func(ctx context.Context, s *stack, _ []string) error {
 			return g.listImages(ctx, s)
@@ -46,7 +45,7 @@ func imagesCommand(g *globals) *cobra.Command {
 		}),
 	}
 	ls := &cobra.Command{Use: "ls", Short: "List images", Args: cobra.NoArgs, RunE: cmd.RunE}
-	cmd.AddCommand(ls, show, rm, importCommand(g), exportCommand(g), pushCommand(g))
+	cmd.AddCommand(ls, show, rm, importCommand(g), exportCommand(g), pushCommand(g), copyCommand(g))
 	return cmd
 }
 
@@ -227,52 +226,6 @@ func exportCommand(g *globals) *cobra.Command {
 		})(cmd, args)
 	}
 	return cmd
-}
-
-func pushCommand(g *globals) *cobra.Command {
-	var tag string
-	var insecure bool
-	cmd := &cobra.Command{
-		Use:   "push IMAGE REPOSITORY",
-		Short: "Push an image by digest to a registry; only missing blobs are sent",
-		Args:  cobra.ExactArgs(2),
-	}
-	cmd.Flags().StringVar(&tag, "tag", "", "also put it under this tag, which slipway never reads back")
-	cmd.Flags().BoolVar(&insecure, "insecure", false, "allow plain HTTP and unverified TLS")
-	cmd.RunE = g.withBuilder("slipway images push", func(ctx context.Context, s *stack, args []string) error {
-		im, err := s.builder.Lookup(ctx, args[0])
-		if err != nil {
-			return usageError{err}
-		}
-		all := g.registriesWith(nil, insecure)
-		defer all.Close()
-		to, err := all.Repository(args[1])
-		if err != nil {
-			return usageError{err}
-		}
-		pushed, err := registry.Push(ctx, s.builder.Blob, im.Descriptor, to, registry.CopyOptions{})
-		if err == nil && tag != "" {
-			err = to.Tag(ctx, tag, im.Descriptor.Digest)
-		}
-		if err != nil {
-			return err
-		}
-		if g.json {
-			return printJSON(os.Stdout, map[string]any{"repository": args[1], "digest": pushed.Digest, "sent_bytes": pushed.Sent, "blobs": pushed.Blobs, "skipped": pushed.Skipped})
-		}
-		fmt.Printf("pushed %s@%s: %s sent, %d of %d blobs were there\n", args[1], pushed.Digest, bytesText(pushed.Sent), pushed.Skipped, pushed.Blobs)
-		return nil
-	})
-	return cmd
-}
-
-// registriesWith opens repositories of store, which may be nil, and of registries
-// as the configuration says they are to be spoken to.
-func (g *globals) registriesWith(store *local.Store, insecure bool) *registry.Registries {
-	return &registry.Registries{Local: store, Options: func(host string) registry.Options {
-		known := g.registries[host]
-		return registry.Options{ConfigDir: dockerConfig(), Insecure: insecure || known.PlainHTTP || known.Insecure}
-	}}
 }
 
 func parsePlatform(s string) (*ocispec.Platform, error) {

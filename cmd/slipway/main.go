@@ -125,7 +125,7 @@ func root(g *globals) *cobra.Command {
 	g.register(cmd.PersistentFlags())
 	runCmd := &cobra.Command{Use: "run", Short: "Run something here", RunE: needsSubcommand}
 	runCmd.AddCommand(runPipelineCommand(g))
-	cmd.AddCommand(runCmd, validateCommand(g), schemaCommand(), initCommand(), imagesCommand(g), runsCommand(g),
+	cmd.AddCommand(runCmd, validateCommand(g), schemaCommand(), initCommand(), imagesCommand(g), registryCommand(g), runsCommand(g),
 		logsCommand(g), keysCommand(g), verifyCommand(g), volumesCommand(g), gcCommand(g), doctorCommand(g), versionCommand(g))
 	for _, c := range cmd.Commands() {
 		strictArgs(c)

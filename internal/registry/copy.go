@@ -10,6 +10,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
+	"slipway/internal/registry/local"
 	"slipway/internal/registry/manifest"
 )
 
@@ -28,8 +29,9 @@ type Copied struct {
 
 // CopyOptions says how much is copied.
 type CopyOptions struct {
-	NoReferrers bool                    // leave behind what refers to the image
-	Progress    func(sent, total int64) // bytes, those that were there already included; total grows while manifests are read; calls do not overlap; may be nil
+	NoReferrers bool                       // leave behind what refers to the image
+	File        func(digest.Digest) string // Push into the local store: which file of this machine holds a blob, "" for none; see local.Source
+	Progress    func(sent, total int64)    // bytes, those that were there already included; total grows while manifests are read; calls do not overlap; may be nil
 }
 
 // Copy puts the image d, of which the digest counts, of one repository into another, under the same digest
@@ -51,11 +53,41 @@ func Push(ctx context.Context, blobs Blobs, d ocispec.Descriptor, to Repository,
 	checked := func(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
 		return openVerified(ctx, blobs, d)
 	}
-	all, err := newCopying(checked, to, o).run(ctx, d)
+	var all Copied
+	var err error
+	if l, ok := to.(localRepository); ok && o.File != nil {
+		all, err = take(ctx, checked, d, l, o)
+	} else {
+		all, err = newCopying(checked, to, o).run(ctx, d)
+	}
 	if err != nil {
 		return all, fmt.Errorf("push %s@%s: %w", to.Name(), d.Digest, err)
 	}
 	return all, nil
+}
+
+// take is a push between two stores of one machine.
+func take(ctx context.Context, blobs Blobs, d ocispec.Descriptor, to localRepository, o CopyOptions) (Copied, error) {
+	all := Copied{Digest: d.Digest}
+	err := walk(ctx, blobs, d, func(d ocispec.Descriptor, _ []byte) error {
+		all.Blobs++
+		all.Skipped++
+		all.Saved += d.Size
+		return nil
+	})
+	if err != nil {
+		return all, err
+	}
+	read := func(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+		in, err := blobs(ctx, d)
+		if err != nil || manifest.Is(d.MediaType) {
+			return in, err
+		}
+		all.Skipped-- // it is neither there nor in a file that can be linked
+		all.Saved -= d.Size
+		return &sending{in, func(n int) { all.Sent += int64(n) }}, nil
+	}
+	return all, to.PutImage(ctx, d, local.Source{Open: read, Path: o.File})
 }
 
 // copying is one Copy or Push.

@@ -231,20 +231,33 @@ func (s *Store) copyFile(from, to string) (err error) {
 // Mount makes a blob of another repository of this store one of this, and
 // reports whether it was there. Nothing is copied.
 func (r *Repository) Mount(ctx context.Context, d digest.Digest, from *Repository) (mounted bool, err error) {
-	if err := manifest.CheckDigest(d); err != nil {
-		return false, err
-	}
 	if from.store != r.store {
 		return false, nil
 	}
+	return r.mount(ctx, d, from.path(layersDir, entry(d)))
+}
+
+// MountAny is Mount for a blob of whichever repository has it.
+func (r *Repository) MountAny(ctx context.Context, d digest.Digest) (mounted bool, err error) {
+	if err := manifest.CheckDigest(d); err != nil {
+		return false, err
+	}
+	return r.mount(ctx, d, content(d))
+}
+
+func (r *Repository) mount(ctx context.Context, d digest.Digest, source string) (mounted bool, err error) {
+	if err := manifest.CheckDigest(d); err != nil {
+		return false, err
+	}
 	err = r.store.locked(ctx, shared, func() error {
-		source := from.path(layersDir, entry(d))
-		if _, err := r.store.root.Lstat(source); errors.Is(err, fs.ErrNotExist) {
+		_, err := r.store.root.Lstat(source)
+		if errors.Is(err, fs.ErrNotExist) {
 			return nil
-		} else if err != nil {
+		}
+		mounted = err == nil
+		if err != nil {
 			return err
 		}
-		mounted = true
 		return r.link(layersDir, d, source)
 	})
 	return mounted && err == nil, err

@@ -45,7 +45,7 @@ func (s *Store) Collect(ctx context.Context, p Policy) (Collected, error) {
 	}
 	var c Collected
 	err := s.locked(ctx, exclusive, func() error {
-		if err := errors.Join(s.dropAbandoned(), s.dropUploads(p.Grace)); err != nil {
+		if err := errors.Join(s.dropAbandoned(), s.ExpireUploads(p.Grace)); err != nil {
 			return err
 		}
 		err := s.eachRepository(ctx, func(r *Repository) error { return r.collect(ctx, p, &c) })
@@ -264,8 +264,8 @@ func (r *Repository) unlinkManifest(d digest.Digest, m manifest.Manifest) error 
 	return nil
 }
 
-// dropUploads removes uploads that nobody continued for long.
-func (s *Store) dropUploads(grace time.Duration) error {
+// ExpireUploads removes uploads that nobody continued for so long.
+func (s *Store) ExpireUploads(grace time.Duration) error {
 	names, err := s.list(uploadsDir)
 	for _, name := range names {
 		if strings.HasPrefix(name, tempPrefix) {

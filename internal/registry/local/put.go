@@ -65,31 +65,28 @@ func checkManifest(mediaType string, doc []byte, d digest.Digest) (manifest.Mani
 }
 
 // publish makes the manifest visible, last of all it needs: the links of its
-// blobs, then its place among the referrers, then itself. So a manifest that is
-// there is whole, and a referrer that is there is listed.
+// blobs are there, then comes its place among the referrers, then itself. So a
+// manifest that is there is whole, and a referrer that is there is listed.
 func (r *Repository) publish(m manifest.Manifest, d digest.Digest, spare string) error {
 	blobs, err := r.complete(m)
 	if err != nil {
 		return fmt.Errorf("manifest %s: %w", d, err)
 	}
+	var dirs []string
 	if blobs {
-		if err := r.store.syncDir(r.path(layersDir)); err != nil {
-			return explain(err)
-		}
+		dirs = append(dirs, layersDir) // another process may have made the links
 	}
-	dirs := []string{manifestsDir}
 	if m.Subject != nil {
-		dirs = []string{path.Join(referrersDir, entry(m.Subject.Digest)), manifestsDir}
-	}
-	for _, dir := range dirs {
+		dir := path.Join(referrersDir, entry(m.Subject.Digest))
 		if err := r.link(dir, d, spare); err != nil {
 			return err
 		}
-		if err := r.store.syncDir(r.path(dir)); err != nil {
-			return explain(err)
-		}
+		dirs = append(dirs, dir)
 	}
-	return nil
+	if err := r.link(manifestsDir, d, spare); err != nil {
+		return err
+	}
+	return r.settle(append(dirs, manifestsDir)...)
 }
 
 // complete makes sure that all the manifest stands on is in the repository, and

@@ -155,7 +155,7 @@ func (r *Repository) Tag(ctx context.Context, tag string, d digest.Digest) error
 		if err := r.store.root.Rename(t.path, r.path(tagsDir, tag)); err != nil {
 			return explain(err)
 		}
-		return r.store.syncDir(r.path(tagsDir))
+		return r.settle(tagsDir)
 	})
 }
 

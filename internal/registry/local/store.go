@@ -58,6 +58,8 @@ const (
 type Store struct {
 	root *os.Root // keeps every path inside, whatever is in a name
 	dir  string
+
+	pending pending
 }
 
 // Open makes dir a store where it is none, and removes what killed writers left.
@@ -175,31 +177,6 @@ func (s *Store) locked(ctx context.Context, how int, f func() error) error {
 		}
 	}
 	return f()
-}
-
-// makeDir makes a directory of a repository durable: each new level is synced
-// into the one above it.
-func (s *Store) makeDir(dir string) error {
-	if info, err := s.root.Lstat(dir); err == nil && info.IsDir() {
-		return nil
-	}
-	if parent := path.Dir(dir); parent != "." {
-		if err := s.makeDir(parent); err != nil {
-			return err
-		}
-	}
-	if err := s.root.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return explain(err)
-	}
-	return s.syncDir(path.Dir(dir))
-}
-
-func (s *Store) syncDir(dir string) error {
-	f, err := s.root.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
 }
 
 // explain adds the next step to errors of the file system.

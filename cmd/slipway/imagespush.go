@@ -1,0 +1,152 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"slipway/internal/registry"
+	"slipway/internal/registry/local"
+)
+
+func pushCommand(g *globals) *cobra.Command {
+	var tag string
+	var insecure bool
+	cmd := &cobra.Command{
+		Use:   "push IMAGE REPOSITORY",
+		Short: "Put an image by digest into a registry, or into the local store; only missing blobs are sent",
+		Args:  cobra.ExactArgs(2),
+	}
+	cmd.Flags().StringVar(&tag, "tag", "", "also put it under this tag, which slipway never reads back")
+	cmd.Flags().BoolVar(&insecure, "insecure", false, "allow plain HTTP and unverified TLS")
+	cmd.RunE = g.withBuilder("slipway images push", func(ctx context.Context, s *stack, args []string) error {
+		im, err := s.builder.Lookup(ctx, args[0])
+		if err != nil {
+			return usageError{err}
+		}
+		return g.withRepositories(insecure, func(all *registry.Registries) error {
+			to, err := all.Repository(args[1])
+			if err != nil {
+				return usageError{err}
+			}
+			bar := g.transfer("push")
+			pushed, err := registry.Push(ctx, s.builder.Blob, im.Descriptor, to, registry.CopyOptions{Progress: bar.update, File: s.builder.BlobFile})
+			bar.end()
+			if err == nil && tag != "" {
+				err = to.Tag(ctx, tag, im.Descriptor.Digest)
+			}
+			if err != nil {
+				return err
+			}
+			return g.tellCopied("pushed", to, pushed)
+		})
+	})
+	return cmd
+}
+
+func copyCommand(g *globals) *cobra.Command {
+	var insecure bool
+	cmd := &cobra.Command{
+		Use:   "copy NAME@DIGEST REPOSITORY",
+		Short: "Copy an image with its proofs from one repository to another, local or in a registry",
+		Long: "Copies an image by its digest, and whatever refers to it, between any two of the local\n" +
+			"store and registries. A name whose first part has a dot or a port, or is localhost, is\n" +
+			"in that registry; every other one is in the local store of this root.",
+		Args: cobra.ExactArgs(2),
+	}
+	cmd.Flags().BoolVar(&insecure, "insecure", false, "allow plain HTTP and unverified TLS")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		source, err := registry.ParseReference(args[0])
+		if err != nil {
+			return usageError{err}
+		}
+		if source.Digest == "" {
+			return usagef("%s is not a digest, and may be another image a moment later; write NAME@sha256:…", args[0])
+		}
+		return g.withRepositories(insecure, func(all *registry.Registries) error {
+			from, d, err := all.Open(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			to, err := all.Repository(args[1])
+			if err != nil {
+				return usageError{err}
+			}
+			bar := g.transfer("copy")
+			copied, err := registry.Copy(cmd.Context(), from, d, to, registry.CopyOptions{Progress: bar.update})
+			bar.end()
+			if err != nil {
+				return err
+			}
+			return g.tellCopied("copied", to, copied)
+		})
+	}
+	return cmd
+}
+
+// withRepositories opens the local store of the root and registries as the
+// configuration says they are to be spoken to.
+func (g *globals) withRepositories(insecure bool, do func(*registry.Registries) error) error {
+	store, err := local.Open(imageStore(g.root))
+	if err != nil {
+		return err
+	}
+	all := &registry.Registries{Local: store, Options: func(host string) registry.Options {
+		known := g.registries[host]
+		return registry.Options{ConfigDir: dockerConfig(), Insecure: insecure || known.PlainHTTP || known.Insecure}
+	}}
+	err = do(all)
+	all.Close()
+	return errors.Join(err, store.Close())
+}
+
+func (g *globals) tellCopied(verb string, to registry.Repository, c registry.Copied) error {
+	if g.json {
+		return printJSON(os.Stdout, map[string]any{
+			"repository": to.Name(), "digest": c.Digest, "sent_bytes": c.Sent, "saved_bytes": c.Saved,
+			"blobs": c.Blobs, "skipped": c.Skipped, "referrers": c.Referrers,
+		})
+	}
+	proofs := ""
+	if c.Referrers > 0 {
+		proofs = fmt.Sprintf(", with %d referrers", c.Referrers)
+	}
+	fmt.Printf("%s %s@%s%s: %s sent, %d of %d blobs were there (%s)\n", verb, to.Name(), c.Digest, proofs, bytesText(c.Sent), c.Skipped, c.Blobs, bytesText(c.Saved))
+	return nil
+}
+
+// transfer shows how far a copy is: a line on a terminal, nothing elsewhere.
+type transfer struct {
+	verb  string
+	shown bool
+	quiet bool
+	last  time.Time
+}
+
+func (g *globals) transfer(verb string) *transfer {
+	return &transfer{verb: verb, quiet: !isTerminal(os.Stderr)}
+}
+
+// update is a registry.CopyOptions.Progress.
+func (t *transfer) update(sent, total int64) {
+	if t.quiet || time.Since(t.last) < 100*time.Millisecond || total == 0 {
+		return
+	}
+	t.last, t.shown = time.Now(), true
+	const width = 30
+	full := int(min(sent, total) * width / total)
+	fmt.Fprintf(os.Stderr, "\r\x1b[K%s [%-*s] %s of %s", t.verb, width, bar[:full], bytesText(sent), bytesText(total))
+}
+
+const bar = "=============================="
+
+// end takes the line away: what happened is printed by whoever asked for it.
+func (t *transfer) end() {
+	if t.shown {
+		fmt.Fprint(os.Stderr, "\r\x1b[K")
+	}
+}
