@@ -17,7 +17,7 @@ PURE   := CGO_ENABLED=0 go build -trimpath -buildvcs=false
 
 # What `make test` insists on: where one is missing the test fails instead of skipping.
 # internal/floors checks that every name a test asks for stands here, or below.
-REQUIRE := root,sandbox,slipway-sandbox,buildkit,buildkitd,runc,netns,busybox,mmdebstrap,skopeo,umoci,btrfs,docker-registry,xfs,postgres,openssl,slipway
+REQUIRE := root,sandbox,slipway-sandbox,buildkit,buildkitd,runc,netns,busybox,mmdebstrap,skopeo,umoci,btrfs,docker-registry,oci-conformance,xfs,postgres,openssl,slipway
 
 # What depends on the kernel alone, and may be lacking on a supported one.
 MAYSKIP := btrfs-quota
@@ -43,11 +43,15 @@ helpers:
 bin/buildkitd: .ci/buildkitd/go.mod
 	CGO_ENABLED=0 go build -modfile=.ci/buildkitd/go.mod -trimpath -buildvcs=false -ldflags "-s -w" -o $@ github.com/moby/buildkit/cmd/buildkitd
 
+# The OCI's own test of a registry, from its module.
+bin/oci-conformance: .ci/conformance/go.mod
+	CGO_ENABLED=0 go build -modfile=.ci/conformance/go.mod -trimpath -buildvcs=false -ldflags "-s -w" -o $@ github.com/opencontainers/distribution-spec/conformance
+
 demo: setup-examples binaries ## build, then run the pipeline of examples/hello (root: $SLIPWAY_ROOT)
 	examples/bases hello
 	bin/slipway run pipeline examples/hello
 
-test: setup-test binaries bin/buildkitd ## run every test, as CI does: race detector on, nothing skipped
+test: setup-test binaries bin/buildkitd bin/oci-conformance ## run every test, as CI does: race detector on, nothing skipped
 	examples/bases --fetch all
 	PATH="$(CURDIR)/bin:$$PATH" SLIPWAY_REQUIRE=$(REQUIRE) go test -race -tags seccomp -timeout 30m ./...
 
@@ -61,7 +65,7 @@ check: setup-check ## format, lint, vet, tidiness of go.mod, floors
 bench: setup-bench binaries ## measure slipway against docker and podman on this machine (internal/bench)
 	internal/bench/run
 
-soak: setup-soak binaries bin/buildkitd ## the long trials, with full counts: kills, races, fuzzing (hours)
+soak: setup-soak binaries bin/buildkitd bin/oci-conformance ## the long trials, with full counts: kills, races, fuzzing (hours)
 	examples/bases --fetch all
 	PATH="$(CURDIR)/bin:$$PATH" SLIPWAY_SOAK=1 SLIPWAY_REQUIRE=$(REQUIRE) go test -race -tags seccomp -timeout 6h -p 1 ./...
 	runner/testdata/vm/run

@@ -91,17 +91,23 @@ func copyCommand(g *globals) *cobra.Command {
 // withRepositories opens the local store of the root and registries as the
 // configuration says they are to be spoken to.
 func (g *globals) withRepositories(insecure bool, do func(*registry.Registries) error) error {
-	store, err := local.Open(imageStore(g.root))
+	store, err := g.images()
 	if err != nil {
 		return err
 	}
-	all := &registry.Registries{Local: store, Options: func(host string) registry.Options {
-		known := g.registries[host]
-		return registry.Options{ConfigDir: dockerConfig(), Insecure: insecure || known.PlainHTTP || known.Insecure}
-	}}
+	all := g.registriesWith(store, insecure)
 	err = do(all)
 	all.Close()
 	return errors.Join(err, store.Close())
+}
+
+// registriesWith opens repositories of store, which may be nil, and of registries
+// as the configuration says they are to be spoken to.
+func (g *globals) registriesWith(store *local.Store, insecure bool) *registry.Registries {
+	return &registry.Registries{Local: store, Options: func(host string) registry.Options {
+		known := g.registries[host]
+		return registry.Options{ConfigDir: dockerConfig(), Insecure: insecure || known.PlainHTTP || known.Insecure}
+	}}
 }
 
 func (g *globals) tellCopied(verb string, to registry.Repository, c registry.Copied) error {

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -160,6 +159,3 @@ func readAccounts(path string) (*endpoint.Accounts, error) {
 	}
 	return accounts, errors.Join(err, f.Close())
 }
-
-// imageStore is the directory of the local image store of a root.
-func imageStore(root string) string { return filepath.Join(root, "registry") }

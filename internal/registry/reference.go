@@ -2,9 +2,9 @@ package registry
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 
-	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/opencontainers/go-digest"
 
 	"slipway/internal/registry/local"
@@ -20,6 +20,8 @@ type Reference struct {
 	Tag        string
 	Digest     digest.Digest
 }
+
+var hostGrammar = regexp.MustCompile(`^([a-zA-Z0-9]+([.-]+[a-zA-Z0-9]+)*|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?$`)
 
 // ParseReference reads a reference. Of a tag and a digest the digest counts.
 func ParseReference(s string) (Reference, error) {
@@ -38,10 +40,8 @@ func ParseReference(s string) (Reference, error) {
 		}
 	}
 	host, path := splitHost(r.Repository)
-	if host != "" {
-		if _, err := name.NewRegistry(host, name.StrictValidation); err != nil || host == "." || strings.ContainsAny(host, "@?#%") {
-			return Reference{}, fmt.Errorf("image %.300q: %q is not a host; write HOST/NAME or HOST:PORT/NAME", s, host)
-		}
+	if host != "" && !hostGrammar.MatchString(host) {
+		return Reference{}, fmt.Errorf("image %.300q: %q is not a host; write HOST/NAME or HOST:PORT/NAME", s, host)
 	}
 	if err := local.CheckName(path); err != nil {
 		return Reference{}, fmt.Errorf("image %.300q: %w", s, err)

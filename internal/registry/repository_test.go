@@ -7,45 +7,89 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"log"
+	"net"
+	"net/http"
 	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
-	ggcr "github.com/google/go-containerregistry/pkg/registry"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"slipway/internal/need"
+	"slipway/internal/registry/endpoint"
 	"slipway/internal/registry/local"
 	"slipway/internal/registry/manifest"
 )
 
 // places are the implementations of Repository: each gives repositories of one
-// fresh store or registry.
+// fresh store or registry: ours, or Debian's, which is of before the referrers API.
 func places() map[string]func(t *testing.T) func(name string) Repository {
 	return map[string]func(t *testing.T) func(string) Repository{
-		"local store":                localPlace,
-		"registry without referrers": remotePlace,
+		"local store":     localPlace,
+		"endpoint":        endpointPlace,
+		"docker-registry": distributionPlace,
 	}
 }
 
 func localPlace(t *testing.T) func(string) Repository {
 	t.Helper()
+	return opener(t, &Registries{Local: openStore(t)}, "")
+}
+
+func openStore(t *testing.T) *local.Store {
+	t.Helper()
 	s, err := local.Open(t.TempDir())
 	must(t, err)
 	t.Cleanup(func() { must(t, s.Close()) })
-	return opener(t, &Registries{Local: s}, "")
+	return s
 }
 
-func remotePlace(t *testing.T) func(string) Repository {
+func endpointPlace(t *testing.T) func(string) Repository {
 	t.Helper()
-	s := httptest.NewServer(ggcr.New(ggcr.Logger(log.New(io.Discard, "", 0))))
+	s := httptest.NewServer(endpoint.New(endpoint.Options{Store: openStore(t)}))
 	t.Cleanup(s.Close)
 	return opener(t, connect(fast()), strings.TrimPrefix(s.URL, "http://")+"/")
 }
 
+// distributionPlace starts a registry of before 2021, of which many are in use.
+func distributionPlace(t *testing.T) func(string) Repository {
+	t.Helper()
+	program := need.Tool(t, "docker-registry")
+	dir := t.TempDir()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	host := l.Addr().String()
+	must(t, l.Close())
+	config := filepath.Join(dir, "config.yml")
+	must(t, os.WriteFile(config, fmt.Appendf(nil, "version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: %q}\n", dir, host), 0o600))
+	cmd := exec.Command(program, "serve", config)
+	must(t, cmd.Start())
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	for {
+		resp, err := http.Get("http://" + host + "/v2/") //nolint:noctx // the test's own end ends it
+		if err == nil {
+			must(t, resp.Body.Close())
+			break
+		}
+		if t.Context().Err() != nil || cmd.ProcessState != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	return opener(t, connect(fast()), host+"/")
+}
+
 func opener(t *testing.T, all *Registries, prefix string) func(string) Repository {
+	t.Helper()
 	t.Cleanup(all.Close)
 	return func(name string) Repository {
 		r, err := all.Repository(prefix + name)

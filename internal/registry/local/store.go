@@ -162,7 +162,7 @@ func (s *Store) locked(ctx context.Context, how int, f func() error) error {
 		return explain(err)
 	}
 	defer l.Close() // frees the lock
-	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
+	for wait := time.Millisecond; ; wait = min(2*wait, 8*time.Millisecond) {
 		err := unix.Flock(int(l.Fd()), how|unix.LOCK_NB)
 		if err == nil {
 			break
