@@ -10,7 +10,8 @@ import (
 // configuration, and what an image must have proved to run there.
 type Environment struct {
 	Name        string                      `json:"name,omitzero"`
-	From        []string                    `json:"from,omitzero"` // environments an image comes from, for `promote NAME --from`
+	Source      Source                      `json:"source,omitzero"` // of its images
+	From        []string                    `json:"from,omitzero"`   // environments an image comes from, for `promote NAME --from`
 	Images      map[string]EnvironmentImage `json:"images,omitzero"`
 	Environment map[string]string           `json:"environment,omitzero"`
 	Secrets     map[string]Secret           `json:"secrets,omitzero"`
@@ -18,6 +19,13 @@ type Environment struct {
 	Auto        *Auto                       `json:"auto,omitzero"` // nil: a person promotes
 	Deliver     Deliver                     `json:"deliver,omitzero"`
 	Verify      *Verify                     `json:"verify,omitzero"` // nil: nothing is checked after delivery
+}
+
+// Source says which pipeline makes an environment's images. What another one has
+// built and tested does not count, whoever signed it.
+type Source struct {
+	Repository string `json:"repository,omitzero"` // clone URL without credentials, or file:// and a directory
+	Pipeline   string `json:"pipeline,omitzero"`   // path of the pipeline file in it; ".ci.yml" by default
 }
 
 // EnvironmentImage is the image that runs in an environment under a pipeline's image name.
@@ -40,7 +48,7 @@ type Secret struct {
 type Gates struct {
 	Branch    string        `json:"branch,omitzero"`  // the tested commit must be on it
 	Signers   []string      `json:"signers,omitzero"` // public keys, relative to the environment file
-	Tests     []string      `json:"tests,omitzero"`   // tests that a signer attests as passed
+	Tests     []string      `json:"tests,omitzero"`   // that a signer attests as passed: "unit" of every image, "api/unit" of one
 	Evidence  []Evidence    `json:"evidence,omitzero"`
 	Approvals *Approvals    `json:"approvals,omitzero"`
 	Soak      time.Duration `json:"soak,omitzero"` // at least this long in an environment it comes from
@@ -69,7 +77,7 @@ const (
 // Approvals are people who must agree.
 type Approvals struct {
 	Count int      `json:"count,omitzero"`
-	From  []string `json:"from,omitzero"` // roles or keys
+	From  []string `json:"from,omitzero"` // NAME is the key NAME.pub beside the environment file, or each key in the directory NAME
 	Not   string   `json:"not,omitzero"`  // "author": whoever wrote the commit does not count; empty: anyone
 }
 

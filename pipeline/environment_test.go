@@ -43,7 +43,7 @@ var wrongEnvironments = []wrong{
 	{"gates", "version: 1\nname: p\ngates: {signers: [/etc/key.pub], evidence: [tests], approvals: {count: 0, not: reviewer}, soak: 1d, freeze: [{start: Friday 5pm, end: \"Mon 25:00\"}], flaky: maybe}\n", "", []string{
 		`3:19: gates.signers: "/etc/key.pub" is not a path in the repository; it lies outside the repository; write a path relative to the pipeline file`,
 		`3:45: gates.evidence: "tests" is not a kind of evidence; write test-result, provenance`,
-		`3:64: gates.approvals: "from" is missing: Who may approve.`,
+		`3:64: gates.approvals: "from" is missing: Who may approve: ` + "`NAME` is the public key NAME.pub beside the environment file, or each key in the directory NAME.",
 		`3:72: gates.approvals.count: "0" is not a whole number; write one from 1 to 100`,
 		`3:80: gates.approvals.not: "reviewer" is not a person who does not count; write author`,
 		`3:97: gates.soak: "1d" is not a duration; write numbers with units us, ms, s, m, h, such as 500ms, 90s or 1h30m`,
@@ -51,6 +51,12 @@ var wrongEnvironments = []wrong{
 		`3:135: gates.freeze.end: "Mon 25:00" is not a time of the week; write a day and a time, such as Fri 17:00`,
 		`3:157: gates.flaky: "maybe" is not an answer to flaky tests; write deny, allow`,
 	}, form},
+	{"source", "version: 1\nname: p\nsource: {branch: main}\n", "", []string{
+		`3:9: source: "repository" is missing: Where it is cloned from, without credentials; a directory begins with file://.`,
+		`3:10: source: unknown key "branch"; it belongs to gates`,
+	}, form},
+	{"tests of images", "version: 1\nname: p\nimages: {a: {}}\ngates: {tests: [a/unit, b/unit]}\n", "", []string{"4:16: gates.tests: b/unit: the environment has no image b"}, meaning},
+	{"test of a test", "version: 1\nname: p\nimages: {a: {}}\ngates: {tests: [a/b/unit]}\n", "", []string{`4:17: gates.tests: "a/b/unit" is not a test; write the name of a test, or IMAGE/TEST for the test of one image`}, form},
 	{"two deliveries", "version: 1\nname: p\ndeliver: {git: {}, swarm: {}}\n", "", []string{"3:10: deliver: swarm and git are given together; keep one"}, form},
 	{"no delivery", "version: 1\nname: p\ndeliver: {k8s: {}}\n", "", []string{"3:10: deliver: one of local, compose, swarm, git, kubernetes is missing", `3:11: deliver: unknown key "k8s"; write kubernetes`}, form},
 	{"delivery is text", "version: 1\nname: p\ndeliver: {git: yes}\n", "", []string{`3:16: deliver.git: the text "yes" where a map belongs`}, form},

@@ -41,6 +41,12 @@ func checkEnvironment(d *decoder, root *node, f environmentFile) {
 	if f.Name != "" && slices.Contains(f.From, f.Name) {
 		d.under("from").report(root.get("from").at, "%s cannot come from itself", f.Name)
 	}
+	for _, test := range f.Gates.Tests {
+		image, _, one := strings.Cut(test, "/")
+		if one && !slices.ContainsFunc(f.images, func(e entry[EnvironmentImage]) bool { return e.name == image }) {
+			d.under("gates").under("tests").report(root.get("gates").get("tests").at, "%s: the environment has no image %s", test, image)
+		}
+	}
 	for _, s := range f.secrets {
 		if _, plain := f.Environment.Environment[s.name]; plain {
 			d.under("secrets").report(s.at, "%s stands under environment too; keep one", s.name)
@@ -53,6 +59,7 @@ var environmentCodec = object("environment", "What runs in one place, and what a
 },
 	at("version", versionCodec, "The version of this format: 1.", func(f *environmentFile) *int { return &f.version }).must(),
 	at("name", nameCodec, "The environment's name.", func(f *environmentFile) *string { return &f.Name }).must(),
+	at("source", sourceCodec, "Which pipeline makes its images. `slipway env init` fills it in.", func(f *environmentFile) *Source { return &f.Source }),
 	at("from", oneOrMore(nameCodec), "Environments that images come from.", func(f *environmentFile) *[]string { return &f.From }),
 	at("images", named(environmentImage, 0), "The images that run here, by their name in the pipeline.", func(f *environmentFile) *[]entry[EnvironmentImage] { return &f.images }),
 	at("environment", keyValues, "Configuration: the same image, other plugs.", func(f *environmentFile) *map[string]string { return &f.Environment.Environment }),
@@ -61,6 +68,13 @@ var environmentCodec = object("environment", "What runs in one place, and what a
 	at("auto", pointer(autoCodec), "Promote by itself after a green run.", func(f *environmentFile) **Auto { return &f.Auto }),
 	at("deliver", deliverCodec, "How the images get here: exactly one of local, compose, swarm, git, kubernetes.", func(f *environmentFile) *Deliver { return &f.Deliver }),
 	at("verify", pointer(verifyCodec), "A check after delivery.", func(f *environmentFile) **Verify { return &f.Verify }),
+)
+
+var sourceCodec = object("source", "Which pipeline makes an environment's images.", func() Source { return Source{Pipeline: ".ci.yml"} }, map[string]string{
+	"url": "write repository", "branch": "it belongs to gates", "path": "write pipeline, with the file's name", "file": "write pipeline",
+},
+	at("repository", textCodec, "Where it is cloned from, without credentials; a directory begins with file://.", func(s *Source) *string { return &s.Repository }).must(),
+	at("pipeline", repositoryPath, "The pipeline file in it. Default: `.ci.yml`.", func(s *Source) *string { return &s.Pipeline }),
 )
 
 var environmentImage = object("environment image", "One image of an environment.", nil, map[string]string{

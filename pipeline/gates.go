@@ -7,7 +7,7 @@ var gatesCodec = object("gates", "What an image must pass before it runs here.",
 },
 	at("branch", textCodec, "The commit that was tested must be on this branch.", func(g *Gates) *string { return &g.Branch }),
 	at("signers", oneOrMore(repositoryPath), "Public keys whose attestations count, relative to the environment file.", func(g *Gates) *[]string { return &g.Signers }),
-	at("tests", oneOrMore(nameCodec), "Tests that must have passed on exactly this image.", func(g *Gates) *[]string { return &g.Tests }),
+	at("tests", oneOrMore(gateTest), "Tests that must have passed on exactly the promoted image: `TEST` of every image, `IMAGE/TEST` of one.", func(g *Gates) *[]string { return &g.Tests }),
 	at("evidence", oneOrMore(oneOf("kind of evidence", TestResult, Provenance)), "Attestations that must be there.", func(g *Gates) *[]Evidence { return &g.Evidence }),
 	at("approvals", pointer(approvalsCodec), "People who must agree.", func(g *Gates) **Approvals { return &g.Approvals }),
 	at("soak", duration, "How long it must have run where it comes from.", func(g *Gates) *time.Duration { return &g.Soak }),
@@ -15,9 +15,11 @@ var gatesCodec = object("gates", "What an image must pass before it runs here.",
 	at("flaky", oneOf("answer to flaky tests", FlakyDeny, FlakyAllow), "What a pass after a failure is worth: `deny` (default) or `allow`.", func(g *Gates) *Flaky { return &g.Flaky }),
 )
 
+var gateTest = matching("test", `^[a-zA-Z0-9][a-zA-Z0-9_.-]*(/[a-zA-Z0-9][a-zA-Z0-9_.-]*)?$`, "write the name of a test, or IMAGE/TEST for the test of one image")
+
 var approvalsCodec = object("approvals", "People who must agree.", func() Approvals { return Approvals{Count: 1} }, nil,
 	at("count", integer(1, 100), "How many. Default: 1.", func(a *Approvals) *int { return &a.Count }),
-	at("from", oneOrMore(textCodec), "Who may approve.", func(a *Approvals) *[]string { return &a.From }).must(),
+	at("from", oneOrMore(textCodec), "Who may approve: `NAME` is the public key NAME.pub beside the environment file, or each key in the directory NAME.", func(a *Approvals) *[]string { return &a.From }).must(),
 	at("not", oneOf("person who does not count", "author"), "`author`: whoever wrote the commit does not count.", func(a *Approvals) *string { return &a.Not }),
 )
 

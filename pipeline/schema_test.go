@@ -45,6 +45,9 @@ func asJSON(text []byte) (any, error) {
 
 func keysAsText(n *yaml.Node) {
 	for i, c := range n.Content {
+		if c.Kind == yaml.ScalarNode && c.ShortTag() == "!!timestamp" { // YAML 1.2, which editors read, has none
+			c.Tag = "!!str"
+		}
 		if n.Kind == yaml.MappingNode && i%2 == 0 && c.Kind == yaml.ScalarNode && c.ShortTag() != "!!merge" {
 			c.Tag = "!!str"
 		}
