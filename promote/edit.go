@@ -105,17 +105,22 @@ func (t text) replace(image *yaml.Node, digest string) []splice {
 	if old == nil || old.Kind != yaml.ScalarNode {
 		return nil
 	}
-	at := t.offset(old)
+	return t.rewrite(old, digest)
+}
+
+// rewrite replaces a scalar that is written as it reads, inside its quotes if it has any.
+func (t text) rewrite(scalar *yaml.Node, value string) []splice {
+	at := t.offset(scalar)
 	if at < 0 {
 		return nil
 	}
 	if rest := t.data[at:]; len(rest) > 0 && (rest[0] == '"' || rest[0] == '\'') {
 		at++
 	}
-	if !bytes.HasPrefix(t.data[at:], []byte(old.Value)) {
+	if !bytes.HasPrefix(t.data[at:], []byte(scalar.Value)) {
 		return nil
 	}
-	return []splice{{at, len(old.Value), digest}}
+	return []splice{{at, len(scalar.Value), value}}
 }
 
 // insert adds a digest to a map that has none: best at its end, else at its beginning.

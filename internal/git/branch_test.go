@@ -323,7 +323,8 @@ func TestHookRefuses(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := r.Push(t.Context(), "main", p); err == nil || !strings.Contains(err.Error(), "hook") {
+		var denied *git.Denied
+		if err := r.Push(t.Context(), "main", p); !errors.As(err, &denied) || !strings.Contains(err.Error(), "hook") {
 			t.Errorf("%s: %v", way, err)
 		}
 	}

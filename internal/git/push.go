@@ -115,11 +115,17 @@ func (r *Repository) push(ctx context.Context, branch string, p *Proposal) (err 
 	if err != nil {
 		return err
 	}
-	if report != nil {
-		return report.Error()
+	if report != nil && report.Error() != nil {
+		return &Denied{report.Error()}
 	}
 	return nil
 }
+
+// Denied says that the other side has answered, and its answer is no: a hook, a
+// protected branch, a full disk. Nothing was changed.
+type Denied struct{ error }
+
+func (d *Denied) Unwrap() error { return d.error }
 
 // staleLock is an age that no lock of a living receiver has: it holds one while
 // it writes a line and renames a file.

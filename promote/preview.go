@@ -1,11 +1,17 @@
-// Package promote moves a tested digest into an environment: it knows the
-// environment file's gates and writes the digest into the file.
+// Package promote moves a tested digest into an environment: it asks the gates,
+// copies the image with its proofs, writes the digest into the environment's file
+// in git, has it delivered, checks that it runs, and takes it back if it does not.
+//
+// A gate is decided by what the protected branch of the environments' repository
+// asks for and by signed claims on exactly that digest: never by the commit under
+// test, and never by what a database of slipway's remembers. The change itself is
+// one compare-and-swap of a branch; what is done around it stands in a journal
+// first, so that a crash anywhere is finished or undone at the next start.
 //
 // It changes the bytes of a digest and no others: comments, order, quotes and
 // line ends stay. It refuses an edit that would change anything else the file
 // says (a digest shared through an alias, say), an image that the candidates
-// name more than once, and a tag in place of a digest. It reads no database and
-// asks no registry by itself.
+// name more than once, and a tag in place of a digest.
 package promote
 
 import (
