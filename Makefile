@@ -19,8 +19,9 @@ PURE   := CGO_ENABLED=0 go build -trimpath -buildvcs=false
 # internal/floors checks that every name a test asks for stands here, or below.
 REQUIRE := root,sandbox,slipway-sandbox,buildkit,buildkitd,runc,netns,busybox,mmdebstrap,skopeo,umoci,btrfs,docker-registry,oci-conformance,xfs,postgres,openssl,slipway
 
-# What depends on the kernel alone, and may be lacking on a supported one.
-MAYSKIP := btrfs-quota
+# What depends on the kernel alone and may be lacking on a supported one, and what only
+# `make soak` builds, and insists on.
+MAYSKIP := btrfs-quota,cosign
 
 TOOL := go tool -modfile=.ci/tools/go.mod
 
@@ -47,6 +48,10 @@ bin/buildkitd: .ci/buildkitd/go.mod
 bin/oci-conformance: .ci/conformance/go.mod
 	CGO_ENABLED=0 go build -modfile=.ci/conformance/go.mod -trimpath -buildvcs=false -ldflags "-s -w" -o $@ github.com/opencontainers/distribution-spec/conformance
 
+# What holds proofs to the format that others read: stock cosign, from its module (minutes).
+bin/cosign: .ci/cosign/go.mod
+	CGO_ENABLED=0 go build -modfile=.ci/cosign/go.mod -trimpath -buildvcs=false -ldflags "-s -w" -o $@ github.com/sigstore/cosign/v3/cmd/cosign
+
 demo: setup-examples binaries ## build, then run the pipeline of examples/hello (root: $SLIPWAY_ROOT)
 	examples/bases hello
 	bin/slipway run pipeline examples/hello
@@ -65,9 +70,9 @@ check: setup-check ## format, lint, vet, tidiness of go.mod, floors
 bench: setup-bench binaries ## measure slipway against docker and podman on this machine (internal/bench)
 	internal/bench/run
 
-soak: setup-soak binaries bin/buildkitd bin/oci-conformance ## the long trials, with full counts: kills, races, fuzzing (hours)
+soak: setup-soak binaries bin/buildkitd bin/oci-conformance bin/cosign ## the long trials, with full counts: kills, races, fuzzing (hours)
 	examples/bases --fetch all
-	PATH="$(CURDIR)/bin:$$PATH" SLIPWAY_SOAK=1 SLIPWAY_REQUIRE=$(REQUIRE) go test -race -tags seccomp -timeout 6h -p 1 ./...
+	PATH="$(CURDIR)/bin:$$PATH" SLIPWAY_SOAK=1 SLIPWAY_REQUIRE=$(REQUIRE),cosign go test -race -tags seccomp -timeout 6h -p 1 ./...
 	runner/testdata/vm/run
 	.ci/fuzz $(FUZZTIME)
 
