@@ -29,6 +29,9 @@ type ContainerRequest struct {
 	Secrets  map[string][]byte // files of /run/secrets
 	Hostname string            // empty: that of every sandbox
 	Hosts    string            // lines for its /etc/hosts
+	// Volatile says that nothing it writes is wanted after it, not even in its
+	// binds: fsync(2) and its like return at once. It is so for every test.
+	Volatile bool
 	// Join connects it to a network by the path of its network namespace, before
 	// the command starts. nil: it has a loopback device and no more.
 	Join   func(ctx context.Context, netns string) error
@@ -55,7 +58,7 @@ func (r *Runner) Start(ctx context.Context, q ContainerRequest, out io.Writer) (
 			Tmpfs: q.Service.Tmpfs, Resources: q.Service.Resources,
 		},
 		argv:     func(config ocispec.ImageConfig) []string { return serviceArgv(q.Service, config) },
-		hostname: q.Hostname, hosts: q.Hosts, join: q.Join,
+		hostname: q.Hostname, hosts: q.Hosts, durable: !q.Volatile, join: q.Join,
 	}
 	s, err := r.Prepare(ctx, req)
 	if err != nil {

@@ -145,7 +145,7 @@ func (g *group) run(m *member, others map[string]*member) {
 	}
 	c, err := g.runner.Start(g.ctx, ContainerRequest{
 		ID: g.test + "/" + m.Name, Image: m.Image, Service: m.Service.Service, Rootfs: m.Rootfs, Binds: m.Binds,
-		Hostname: m.Name, Hosts: g.hosts,
+		Hostname: m.Name, Hosts: g.hosts, Volatile: true,
 		Join: func(ctx context.Context, netns string) error { return g.network.Join(ctx, netns, m.index) },
 	}, log)
 	if err != nil {

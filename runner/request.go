@@ -41,6 +41,7 @@ type Request struct {
 	argv     func(ocispec.ImageConfig) []string
 	hostname string
 	hosts    string
+	durable  bool
 	join     func(ctx context.Context, netns string) error
 }
 
@@ -97,7 +98,7 @@ func (q *Request) sandbox(root Rootfs, defaults pipeline.Resources) *wire.Sandbo
 	l := complete(q.Test.Resources, defaults)
 	s := &wire.Sandbox{
 		Lowers: root.Lowers, Secrets: len(q.Secrets) > 0, Hostname: first(q.hostname, hostname),
-		Limits: wire.Limits{CPUs: l.CPUs, Memory: l.Memory, Pids: l.Pids, Disk: l.Disk},
+		Limits: wire.Limits{CPUs: l.CPUs, Memory: l.Memory, Pids: l.Pids, Disk: l.Disk}, Volatile: !q.durable,
 	}
 	for _, b := range q.Binds {
 		s.Binds = append(s.Binds, wire.Bind(b))

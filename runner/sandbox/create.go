@@ -114,7 +114,7 @@ func (h *helper) launch(b *box, s *wire.Sandbox, agent *os.File, t *timer) (pid 
 		Cwd:  "/",
 		Init: true,
 		// Their places are wire.AgentFD, wire.ExeFD and wire.FilterFD.
-		ExtraFiles: []*os.File{agent, h.agent, h.filter},
+		ExtraFiles: []*os.File{agent, h.agent, h.filters.of(s)},
 	}
 	if err := c.Run(p); err != nil {
 		return 0, err

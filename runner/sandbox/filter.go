@@ -3,7 +3,6 @@
 package sandbox
 
 import (
-	"encoding/binary"
 	"fmt"
 	"os"
 	"runtime"
@@ -136,30 +135,16 @@ func export(filter *libseccomp.ScmpFilter) ([]byte, error) {
 // call to fall back on, and not with EPERM, for which none has (runc's
 // libcontainer/seccomp/patchbpf has the whole story).
 func unknownCalls(last uint32) ([]byte, error) {
-	arch, ok := map[string]uint32{"amd64": unix.AUDIT_ARCH_X86_64, "arm64": unix.AUDIT_ARCH_AARCH64}[runtime.GOARCH]
-	if !ok {
+	if auditArch() == 0 {
 		return nil, fmt.Errorf("sandboxes are not built for %s yet; they are for amd64 and arm64", runtime.GOARCH)
 	}
-	const (
-		load  = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
-		equal = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
-		above = unix.BPF_JMP | unix.BPF_JGT | unix.BPF_K
-		set   = unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K
-		give  = unix.BPF_RET | unix.BPF_K
-		x32   = 1 << 30 // on amd64 this bit of a call's number marks another ABI, which the filter itself refuses
-	)
-	var b []byte
-	for _, i := range []unix.SockFilter{
-		{Code: load, K: 4},                   // struct seccomp_data: arch
-		{Code: equal, K: arch, Jt: 0, Jf: 4}, // another architecture: the filter's matter
-		{Code: load, K: 0},                   // the call's number
-		{Code: set, K: x32, Jt: 2, Jf: 0},
-		{Code: above, K: last, Jt: 0, Jf: 1},
-		{Code: give, K: unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)},
-	} {
-		b = binary.NativeEndian.AppendUint16(b, i.Code)
-		b = append(b, i.Jt, i.Jf)
-		b = binary.NativeEndian.AppendUint32(b, i.K)
-	}
-	return b, nil
+	const x32 = 1 << 30 // on amd64 this bit of a call's number marks another ABI, which the filter itself refuses
+	return assemble([]unix.SockFilter{
+		{Code: bpfLoad, K: 4},                          // struct seccomp_data: arch
+		{Code: bpfEqual, K: auditArch(), Jt: 0, Jf: 4}, // another architecture: the filter's matter
+		{Code: bpfLoad, K: 0},                          // the call's number
+		{Code: bpfSet, K: x32, Jt: 2, Jf: 0},
+		{Code: bpfAbove, K: last, Jt: 0, Jf: 1},
+		{Code: bpfGive, K: unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)},
+	}), nil
 }

@@ -40,7 +40,7 @@ type helper struct {
 	mounts  string // directory of overlay mount points, seen by this process alone
 	agent   *os.File
 	slots   *slots
-	filter  *os.File // the compiled seccomp filter
+	filters filters
 	masked  []string
 	warmer  *warmer
 	watch   *watch
@@ -87,7 +87,7 @@ func open(cfg Config) (*helper, error) {
 		return h, err
 	}
 	h.slots = newSlots(cfg.Cgroup, h.agent)
-	if h.filter, err = newFilter(); err != nil {
+	if h.filters, err = newFilters(); err != nil {
 		return h, err
 	}
 	h.masked = maskedPaths()

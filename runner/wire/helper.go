@@ -36,6 +36,7 @@ type Sandbox struct {
 	Secrets  bool // mount a tmpfs at SecretsDir
 	Hostname string
 	Limits   Limits
+	Volatile bool // nothing in it outlives it, so that fsync(2) and its like have nothing to do
 }
 
 // Bind is a directory or file of the host inside the sandbox, owners mapped.

@@ -11,6 +11,10 @@ import (
 )
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == "sync" {
+		sync()
+		return
+	}
 	attr := make([]byte, 256)
 	p := uintptr(unsafe.Pointer(&attr[0]))
 	allowed := 0
@@ -74,4 +78,19 @@ func main() {
 		allowed++
 	}
 	os.Exit(allowed)
+}
+
+// sync says which calls are made that wait for the disk: on a descriptor that is
+// not open, one that is made fails.
+func sync() {
+	none := ^uintptr(0)
+	for _, c := range []struct {
+		name string
+		call uintptr
+	}{{"fsync", unix.SYS_FSYNC}, {"fdatasync", unix.SYS_FDATASYNC}, {"syncfs", unix.SYS_SYNCFS}, {"sync_file_range", unix.SYS_SYNC_FILE_RANGE}, {"close", unix.SYS_CLOSE}} {
+		_, _, e := syscall.Syscall6(c.call, none, 0, 0, 0, 0, 0)
+		fmt.Println(c.name, e == unix.EBADF)
+	}
+	_, _, e := syscall.Syscall(unix.SYS_SYNC, 0, 0, 0)
+	fmt.Println("sync", e)
 }
