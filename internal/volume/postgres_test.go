@@ -8,24 +8,17 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"slipway/internal/need"
-
-	"golang.org/x/sys/unix"
 )
 
-// postgres runs PostgreSQL on data directories, as a user of a sandbox: the
-// directory is bind-mounted with its owners mapped, and the program has the ids
-// that its user 999 has outside: here nobody's.
+// postgres runs PostgreSQL on data directories.
 type postgres struct {
-	bin    string
-	userns *os.File
+	sandboxed
+	bin string
 }
-
-const postgresUser, nobody = 999, 65534
 
 func newPostgres(t *testing.T) postgres {
 	t.Helper()
@@ -36,45 +29,11 @@ func newPostgres(t *testing.T) postgres {
 		missing = errors.New("no PostgreSQL server in /usr/lib/postgresql; install postgresql")
 	}
 	need.Have(t, "postgres", missing)
-	need.Root(t)
-	ids := []syscall.SysProcIDMap{
-		{ContainerID: 0, HostID: 1 << 30, Size: postgresUser},
-		{ContainerID: postgresUser, HostID: nobody, Size: 1}, // initdb wants a user that has a name
-	}
-	holder := exec.Command("sleep", "600")
-	holder.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER, UidMappings: ids, GidMappings: ids, Pdeathsig: syscall.SIGKILL}
-	must(t, holder.Start())
-	t.Cleanup(func() { _ = holder.Process.Kill(); _ = holder.Wait() })
-	userns, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", holder.Process.Pid))
-	must(t, err)
-	t.Cleanup(func() { userns.Close() })
-	return postgres{filepath.Dir(found[len(found)-1]), userns}
-}
-
-// mount lends a directory of the store to the database.
-func (p postgres) mount(t *testing.T, dir string) string {
-	t.Helper()
-	at, err := os.MkdirTemp("/var/tmp", "slipway-test-*")
-	must(t, err)
-	must(t, os.Chmod(at, 0o755))
-	fd, err := unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
-	must(t, err)
-	defer closeFD(fd)
-	must(t, unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(p.userns.Fd())}))
-	must(t, unix.MoveMount(fd, "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH))
-	t.Cleanup(func() {
-		must(t, unix.Unmount(at, unix.MNT_DETACH))
-		must(t, os.Remove(at))
-	})
-	return at
+	return postgres{newSandboxed(t), filepath.Dir(found[len(found)-1])}
 }
 
 func (p postgres) command(program string, args ...string) *exec.Cmd {
-	cmd := exec.Command(filepath.Join(p.bin, program), args...)
-	cmd.Dir = "/"
-	cmd.Env = []string{"PATH=/usr/bin:/bin", "LC_ALL=C"}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}, Pdeathsig: syscall.SIGKILL}
-	return cmd
+	return p.sandboxed.command(filepath.Join(p.bin, program), args...)
 }
 
 // single runs statements in PostgreSQL's single-user mode, which starts like the
@@ -108,7 +67,7 @@ func TestPostgres(t *testing.T) {
 	s := newStore(t, BtrfsLoop)
 	first, err := s.Empty(t.Context(), CopyOptions{})
 	must(t, err)
-	must(t, os.Chown(first.Dir, postgresUser, postgresUser))
+	must(t, os.Chown(first.Dir, databaseUser, databaseUser))
 	must(t, os.Chmod(first.Dir, 0o700))
 	at := p.mount(t, first.Dir)
 	if out, err := p.command("initdb", "-N", "--no-locale", "-E", "UTF8", "-D", at).CombinedOutput(); err != nil {
