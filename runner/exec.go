@@ -40,6 +40,15 @@ func (s *Sandbox) Await(ctx context.Context) error {
 	return err
 }
 
+// Healthy is when the last of the test's services was ready; zero without
+// services, and before Await has returned.
+func (s *Sandbox) Healthy() time.Time {
+	if s.group == nil || s.group.readyAt == 0 {
+		return time.Time{}
+	}
+	return time.Now().Add(time.Duration(s.group.readyAt - monotonic()))
+}
+
 // execBesideServices waits for the services first: Start counts from then on. A
 // service that fails ends the test, and is the reason.
 func (s *Sandbox) execBesideServices(ctx context.Context, entered int64, out io.Writer) (pipeline.Result, error) {

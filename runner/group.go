@@ -12,8 +12,7 @@ import (
 
 // Service is a container that runs beside a test and is reached by its name.
 type Service struct {
-	Name    string // as tests and other services call it
-	Aliases []string
+	Name string // as tests and other services call it
 	// Service is how it runs; its Environment holds what its EnvFile says, and its
 	// Volumes are in Binds. DependsOn names others of the same test.
 	Service pipeline.Service
@@ -209,9 +208,9 @@ func (g *group) end(m *member, e Exit, check *Check) {
 		close(m.completed)
 		return
 	}
-	when := "before it was ready"
+	when := "before the test began"
 	select {
-	case <-m.healthy:
+	case <-g.ready:
 		when = "while the test ran"
 	default:
 	}
@@ -271,7 +270,10 @@ func (g *group) show(out io.Writer, only string) {
 			continue
 		}
 		words := m.tail.lines(shownLines)
-		if words == "" {
+		switch {
+		case words == "" && only == "":
+			continue
+		case words == "":
 			words = "(it said nothing)"
 		}
 		fmt.Fprintf(out, "\n[slipway: service %s, last lines]\n%s\n", m.Name, words) // a log that cannot be written is told of elsewhere
