@@ -17,7 +17,7 @@ import (
 // opens nothing for writing and touches no network.
 func (g *globals) dryRun(ctx context.Context, dir string, plan pipeline.Plan, ev pipeline.Event, f runFlags) error {
 	records := store.ReadOnly(g.root)
-	e := &engine.Engine{Inputs: inputs(dir, records), Fixtures: engine.Fixtures(dir, plan.Volumes), Store: records, Log: g.log}
+	e := &engine.Engine{Inputs: inputs(dir, records), Fixtures: engine.Fixtures(dir), Known: knownImages(records), Store: records, Log: g.log}
 	cast, err := e.Forecast(ctx, plan, engine.Options{Dir: dir, RerunTests: f.rerunTests, NoCache: f.noCache})
 	if err != nil {
 		return err
@@ -87,6 +87,16 @@ func (p painter) forecast(c engine.Forecast) {
 			fmt.Fprintf(p.w, "  test %s  %s\n", t.Name, p.foretold(t.State, t.Reason))
 			fmt.Fprintf(p.w, "    %s\n", p.paint(dim, detail(t)))
 		}
+	}
+	for _, s := range c.Services {
+		known := s.Digest
+		if known == "" {
+			known = "unknown until its registry is asked"
+			if strings.HasPrefix(s.Image, "image:") {
+				known = "as this pipeline builds it"
+			}
+		}
+		fmt.Fprintf(p.w, "\nservice %s  %s\n  %s\n", p.paint(bold, s.Name), s.Image, p.paint(dim, known))
 	}
 	for _, env := range c.Environments {
 		p.environment(env)

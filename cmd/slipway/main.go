@@ -14,7 +14,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"slipway/internal/engine"
 	"slipway/pipeline"
 )
 
@@ -93,7 +92,7 @@ func exitCode(err error) int {
 		return int(exit)
 	case errors.Is(err, errInterrupted), errors.Is(err, context.Canceled):
 		return exitCanceled
-	case errors.As(err, &usage), errors.As(err, &problems), errors.Is(err, engine.ErrNotBuiltYet):
+	case errors.As(err, &usage), errors.As(err, &problems):
 		return exitUsage
 	default:
 		return exitBroken

@@ -16,6 +16,7 @@ import (
 	"slipway/internal/engine"
 	"slipway/internal/registry"
 	"slipway/internal/registry/local"
+	"slipway/internal/store"
 	"slipway/pipeline"
 )
 
@@ -226,13 +227,21 @@ func (s *signing) provenance(b engine.ObservedBuild) attest.Provenance {
 // builderURI names who builds: BuildKit in a slipway that people run themselves.
 const builderURI = "urn:slipway:builder:v1"
 
+func claimedServices(ran []store.Service) []attest.Service {
+	var claimed []attest.Service
+	for _, s := range ran {
+		claimed = append(claimed, attest.Service{Name: s.Name, Reference: s.Image, Digest: digest.Digest(s.Digest)})
+	}
+	return claimed
+}
+
 func (s *signing) result(b engine.ObservedBuild, t engine.ObservedTest) attest.TestResult {
 	r := t.Result
 	return attest.TestResult{
 		Passed: r.State == pipeline.Passed, Source: s.source,
 		File: digest.FromBytes(s.file), Plan: s.plan.Digest, Build: s.definition(b.Task.ID), Definition: s.definition(t.Task.ID), Fixtures: t.Fixtures,
 		Task: t.Task.ID, Image: t.Task.Image, Matrix: t.Task.Matrix, Test: t.Task.Test.Name,
-		Run: s.run, ReusedFrom: r.ReusedFrom, Attempts: max(1, r.Attempts), Flaky: r.Flaky,
+		Services: claimedServices(r.Services), Run: s.run, ReusedFrom: r.ReusedFrom, Attempts: max(1, r.Attempts), Flaky: r.Flaky,
 		Started: t.Finished.Add(-time.Duration(r.DurationMS) * time.Millisecond), Finished: t.Finished, Signed: s.now,
 	}
 }

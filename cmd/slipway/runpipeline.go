@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -78,11 +79,11 @@ func (g *globals) runPipeline(ctx context.Context, dir string, f runFlags) error
 	if err := checkMounts(abs, plan); err != nil {
 		return err
 	}
+	if err := checkEnvFiles(abs, plan); err != nil {
+		return err
+	}
 	if f.dryRun {
 		return g.dryRun(ctx, abs, plan, ev, f)
-	}
-	if err := engine.Supported(plan); err != nil {
-		return err
 	}
 	if f.parallel < 0 {
 		return usagef("--parallel %d: give at least 1, or leave it out", f.parallel)
@@ -118,10 +119,13 @@ func (g *globals) conduct(ctx context.Context, s *stack, dir string, plan pipeli
 	if err != nil {
 		return store.Run{}, errors.Join(err, display.Close())
 	}
-	w := wiring{stack: s, dir: dir, seeds: plan.Volumes, registries: g.registriesWith(nil, false), secrets: secrets, sshAgent: os.Getenv("SSH_AUTH_SOCK"), log: g.log}
+	w := wiring{
+		stack: s, dir: dir, seeds: plan.Volumes, registries: g.registriesWith(nil, false), mirrors: func(host string) []string { return slices.Clone(g.registries[host].Mirrors) },
+		secrets: secrets, sshAgent: os.Getenv("SSH_AUTH_SOCK"), log: g.log,
+	}
 	defer w.registries.Close()
 	e := &engine.Engine{
-		Build: w.build, Prepare: w.prepare, Inputs: inputs(dir, s.store), Fixtures: engine.Fixtures(dir, plan.Volumes),
+		Build: w.build, Prepare: w.prepare, Inputs: inputs(dir, s.store), Fixtures: engine.Fixtures(dir), Fetch: w.fetch, Known: knownImages(s.store),
 		Store: s.store, Progress: display.Write, Machine: machine, Ahead: ahead, Log: g.log,
 	}
 	e.Prove = prover{signer: f.signer(g.keyring()), keys: g.keyring(), images: g.images, builder: s.builder, tree: tree}.prove

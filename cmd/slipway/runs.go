@@ -66,7 +66,7 @@ func logsCommand(g *globals) *cobra.Command {
 			}
 			dir := s.RunDir(run.ID)
 			if one {
-				return printLog(filepath.Join(dir, engine.TaskDir(task), "log"), args[0])
+				return printTaskLogs(filepath.Join(dir, engine.TaskDir(task), "log"), args[0])
 			}
 			logs, err := filepath.Glob(filepath.Join(dir, "*", "log"))
 			if err != nil {
@@ -74,13 +74,31 @@ func logsCommand(g *globals) *cobra.Command {
 			}
 			for _, path := range logs {
 				fmt.Printf("== %s\n", engine.TaskOf(filepath.Base(filepath.Dir(path))))
-				if err := printLog(path, args[0]); err != nil {
+				if err := printTaskLogs(path, args[0]); err != nil {
 					return err
 				}
 			}
 			return nil
 		},
 	}
+}
+
+// printTaskLogs prints what a test said, and after it what its services did.
+func printTaskLogs(path, asked string) error {
+	if err := printLog(path, asked); err != nil {
+		return err
+	}
+	services, err := serviceLogs(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	for _, log := range services {
+		fmt.Printf("== service %s\n", strings.TrimSuffix(filepath.Base(log), logSuffix))
+		if err := printLog(log, asked); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func printLog(path, asked string) error {

@@ -30,6 +30,7 @@ type wiring struct {
 	dir        string // of the pipeline file, absolute
 	seeds      map[string]pipeline.VolumeSeed
 	registries *registry.Registries
+	mirrors    func(host string) []string
 	secrets    map[string][]byte
 	sshAgent   string
 	log        zerolog.Logger
@@ -74,20 +75,30 @@ func (w wiring) prepare(ctx context.Context, r engine.TestRequest) (engine.Sandb
 		ID: r.Run + "-" + engine.TaskDir(r.Task.ID), Image: r.Image, Test: *r.Task.Test, Rootfs: w.rootfs,
 		Secrets: w.only(r.Task.Test.Secrets), Out: r.Out,
 	}
-	mounts := w.newMounts(r.Images)
-	binds, err := mounts.binds(ctx, r.Task.Test.Volumes, r.Image, volume.CopyOptions{Limit: r.Task.Test.Resources.Disk})
-	if err != nil {
-		return usersFault(errors.Join(err, mounts.release()))
-	}
-	req.Binds = binds
 	if r.Task.Test.Network == pipeline.NetworkInternet {
 		req.Egress = w.egress
 	}
-	s, err := w.runner.Prepare(ctx, req)
+	mounts := w.newMounts(r.Images)
+	services, closeLogs, err := w.services(ctx, r, mounts) // first: what a volume begins with is theirs to say
+	if err == nil {
+		req.Services, req.Network = services, privateNetwork
+		req.Binds, err = mounts.binds(ctx, r.Task.Test.Volumes, r.Image, volume.CopyOptions{Limit: r.Task.Test.Resources.Disk})
+	}
+	var s *runner.Sandbox
+	if err == nil {
+		s, err = w.runner.Prepare(ctx, req)
+	}
+	if err == nil {
+		if err = s.Await(ctx); err != nil {
+			s.Close()
+		}
+	}
 	if err != nil {
+		closeLogs()
 		return usersFault(errors.Join(err, mounts.release()))
 	}
 	return engine.Sandbox{
+		Healthy: s.Healthy(),
 		Run: func(ctx context.Context, since time.Time, out io.Writer) (pipeline.Result, error) {
 			if err := os.MkdirAll(r.Out, 0o700); err != nil {
 				return pipeline.Result{}, err
@@ -96,6 +107,7 @@ func (w wiring) prepare(ctx context.Context, r engine.TestRequest) (engine.Sandb
 		},
 		Close: func() {
 			s.Close()
+			closeLogs()
 			if err := mounts.release(); err != nil {
 				w.log.Error().Err(err).Str("test", r.Task.ID).Msg("a copy of a volume was not removed; the next start removes it")
 			}
@@ -105,15 +117,21 @@ func (w wiring) prepare(ctx context.Context, r engine.TestRequest) (engine.Sandb
 
 // usersFault makes a failing test of an error that no other attempt would mend.
 func usersFault(err error) (engine.Sandbox, error) {
-	var foreign *builder.PlatformError
 	var source *volume.SourceError
-	switch {
-	case errors.As(err, &foreign):
+	switch foreign := platformError(err); {
+	case foreign != nil:
 		return failing("it cannot run on this machine: " + foreign.Error()), nil
 	case errors.As(err, &source):
 		return failing(err.Error()), nil
 	}
 	return engine.Sandbox{}, err
+}
+
+// platformError finds that an image is for other machines than this.
+func platformError(err error) *builder.PlatformError {
+	var foreign *builder.PlatformError
+	errors.As(err, &foreign)
+	return foreign
 }
 
 // failing stands for a sandbox that cannot be, through no fault of slipway's.
@@ -131,7 +149,7 @@ func (w wiring) rootfs(ctx context.Context, image pipeline.Image) (runner.Rootfs
 	if err != nil {
 		return runner.Rootfs{}, err
 	}
-	return runner.Rootfs{Lowers: r.Lowers, Config: r.Config, Architecture: runtime.GOARCH, Release: r.Release}, nil
+	return runner.Rootfs{Lowers: r.Lowers, Config: r.Config, Healthcheck: r.Health, Architecture: runtime.GOARCH, Release: r.Release}, nil
 }
 
 // egress gives a sandbox's network namespace a way out.

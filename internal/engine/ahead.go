@@ -143,7 +143,7 @@ func (c *conductor) prepare(ctx context.Context, i int, image pipeline.Image, p 
 	task := c.plan.Tasks[i]
 	found, err := c.lookup(ctx, task, image)
 	if err == nil && found.past == nil {
-		p.sandbox, err = c.Prepare(ctx, c.request(task, image, 1))
+		p.sandbox, err = c.Prepare(ctx, c.request(task, image, found.services, 1))
 		p.made = err == nil
 	}
 	if err != nil {

@@ -22,6 +22,7 @@ type conductor struct {
 	opt     Options
 	tasks   []outcome
 	ahead   ahead
+	fetches fetches
 	records sync.WaitGroup // builds being recorded
 }
 
@@ -51,6 +52,8 @@ func newConductor(e *Engine, plan pipeline.Plan, opt Options) *conductor {
 // room for it, and waits for all. Tasks that become ready together line up in
 // the order of the plan.
 func (c *conductor) conduct(ctx context.Context) {
+	c.fetchAll(ctx)
+	defer c.fetches.stop()
 	ended := make(chan int)
 	started, running := make([]bool, len(c.tasks)), 0
 	for next := true; next; {

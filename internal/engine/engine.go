@@ -7,7 +7,6 @@ package engine
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"time"
 
@@ -19,13 +18,16 @@ import (
 	"slipway/pipeline"
 )
 
-// Engine conducts runs. Every field but Prove, Ahead and Log must be set.
+// Engine conducts runs. Every field but Prove, Ahead and Log must be set; a forecast
+// needs Inputs, Fixtures, Known and Store alone.
 type Engine struct {
 	Build    func(context.Context, BuildRequest) (Built, error)
 	Prepare  func(context.Context, TestRequest) (Sandbox, error)
 	Inputs   func(ctx context.Context, task pipeline.Task, bases map[string]store.Base) (Inputs, error)
-	Fixtures func(context.Context, pipeline.Test) (digest.Digest, error) // of the host directories a test mounts
-	Prove    func(context.Context, Observed) Proof                       // signs; nil: nothing is signed
+	Fixtures func(context.Context, pipeline.Plan, pipeline.Task) (digest.Digest, error) // of the files of the repository that a test and its services see
+	Fetch    func(ctx context.Context, reference string) (Fetched, error)               // an image that is not of this pipeline
+	Known    func(reference string) digest.Digest                                       // what Fetch would give, where that is known; asks no network
+	Prove    func(context.Context, Observed) Proof                                      // signs; nil: nothing is signed
 	Store    *store.Store
 	Progress func(pipeline.Progress)
 	Machine  *schedule.Machine // what the tasks share, with those of other runs
@@ -52,14 +54,28 @@ type Built struct {
 	Failure   string                    // the user's failure, told in full; empty when built
 }
 
+// Fetched is an image of which a service is made, in the builder's store.
+type Fetched struct {
+	Image   pipeline.Image
+	Failure string // the user's, such as a name that no registry knows; empty when it is there
+}
+
 // TestRequest asks for one attempt at one test.
 type TestRequest struct {
-	Run     string
-	Task    pipeline.Task
-	Image   pipeline.Image
-	Images  map[string]pipeline.Image // those of this pipeline that its services and volumes come from, and its own, by task ID
-	Attempt int                       // from 1
-	Out     string                    // host directory that receives what the test leaves in /out
+	Run      string
+	Task     pipeline.Task
+	Image    pipeline.Image
+	Images   map[string]pipeline.Image // those of this pipeline that its services and volumes come from, and its own, by task ID
+	Services map[string]Service        // all that run beside it, by their key in the plan
+	Attempt  int                       // from 1
+	Out      string                    // host directory that receives what the test leaves in /out
+	Logs     string                    // host directory for what its services say
+}
+
+// Service is one of a test, with the image that it is made of.
+type Service struct {
+	pipeline.Service
+	From pipeline.Image
 }
 
 // Sandbox is prepared for one attempt at one test: made, its volumes in place,
@@ -98,9 +114,6 @@ type Options struct {
 	Event func() (pipeline.Event, error)
 }
 
-// ErrNotBuiltYet marks a plan that asks for what this version cannot do.
-var ErrNotBuiltYet = errors.New("not built yet")
-
 // own says how often slipway tries again after a failure of its own.
 const own = 2
 
@@ -108,9 +121,6 @@ const own = 2
 // are in the record; an error means the record itself could not be made. When
 // ctx is cancelled the run stops, and what was done so far is recorded.
 func (e *Engine) Run(ctx context.Context, plan pipeline.Plan, opt Options) (store.Run, error) {
-	if err := Supported(plan); err != nil {
-		return store.Run{}, err
-	}
 	c := newConductor(e, plan, opt)
 	started := time.Now()
 	c.conduct(ctx)

@@ -32,6 +32,9 @@ type bench struct {
 	salt   string                    // part of every image's inputs
 	salts  map[string]string         // the same for one
 	given  map[string]pipeline.Image // images that came with the last test
+	beside map[string]engine.Service // and services
+	images map[string]any            // reference → what a registry has: a digest, why it has none (a string), or an error
+	known  map[string]digest.Digest  // references whose digests a forecast knows
 	made   []string                  // tasks whose sandboxes were prepared, in order
 	open   int                       // sandboxes that are not closed
 	ready  int                       // of those, the ones that have not run
@@ -46,9 +49,24 @@ func newBench(t *testing.T) *bench {
 	b := &bench{tests: map[string][]any{}, fails: map[string]any{}}
 	b.Engine = &engine.Engine{
 		Build: b.build, Prepare: b.prepare, Inputs: b.inputs, Store: s, Machine: schedule.New(schedule.Share{CPUs: 4, Memory: 16 << 30}, 0), Progress: func(pipeline.Progress) {},
-		Fixtures: func(context.Context, pipeline.Test) (digest.Digest, error) { return digest.FromString("fixtures"), nil },
+		Fixtures: func(context.Context, pipeline.Plan, pipeline.Task) (digest.Digest, error) {
+			return digest.FromString("fixtures"), nil
+		},
+		Fetch: b.fetch, Known: func(reference string) digest.Digest { return b.known[reference] },
 	}
 	return b
+}
+
+func (b *bench) fetch(_ context.Context, reference string) (engine.Fetched, error) {
+	b.note("fetch " + reference)
+	switch has := b.images[reference].(type) {
+	case digest.Digest:
+		return engine.Fetched{Image: pipeline.Image{Repository: reference, Descriptor: ocispec.Descriptor{Digest: has}}}, nil
+	case error:
+		return engine.Fetched{}, has
+	default:
+		return engine.Fetched{Failure: fmt.Sprint(has)}, nil
+	}
 }
 
 func (b *bench) note(s string) {
@@ -120,7 +138,7 @@ func (b *bench) prepare(_ context.Context, r engine.TestRequest) (engine.Sandbox
 func (b *bench) test(ctx context.Context, r engine.TestRequest, out io.Writer) (pipeline.Result, error) {
 	b.note("test " + r.Task.ID)
 	b.mu.Lock()
-	b.given = r.Images
+	b.given, b.beside = r.Images, r.Services
 	b.mu.Unlock()
 	if b.during != nil {
 		b.during(r)
@@ -443,13 +461,5 @@ func TestTheMachineIsShared(t *testing.T) {
 	run := b.run(t, yaml, engine.Options{})
 	if run.State != pipeline.Passed || peak != 2 || beside["web/large"] != 1 {
 		t.Fatalf("%s; at most %d ran at once on two cores, and the one that takes all of them was one of %d", run.State, peak, beside["web/large"])
-	}
-}
-
-func TestServicesAreNotBuiltYet(t *testing.T) {
-	p := plan(t, "version: 1\nimages: {web: {build: ., tests: {it: {command: x, services: [db]}}}}\nservices: {db: {image: \"mysql:8\"}}\n")
-	err := engine.Supported(p)
-	if !errors.Is(err, engine.ErrNotBuiltYet) || !strings.Contains(err.Error(), "web/it needs the service db") {
-		t.Fatalf("%v", err)
 	}
 }

@@ -18,7 +18,7 @@ type Forecast struct {
 	Commit       string                `json:"commit,omitempty"`
 	Plan         string                `json:"plan"`
 	Images       []ImageForecast       `json:"images"`
-	Services     []string              `json:"services,omitempty"`
+	Services     []ServiceForecast     `json:"services,omitempty"`
 	Environments []EnvironmentForecast `json:"environments,omitempty"`
 }
 
@@ -59,6 +59,13 @@ type TestForecast struct {
 	Needs      []string `json:"needs,omitempty"`
 }
 
+// ServiceForecast tells which image a service would be made of.
+type ServiceForecast struct {
+	Name   string `json:"name"` // with the matrix values that its definition uses
+	Image  string `json:"image"`
+	Digest string `json:"digest,omitempty"` // where it is known without asking a registry
+}
+
 // EnvironmentForecast tells what promoting this run's images would ask and change.
 type EnvironmentForecast struct {
 	File  string   `json:"file"`
@@ -96,8 +103,23 @@ func (e *Engine) Forecast(ctx context.Context, plan pipeline.Plan, opt Options) 
 		}
 	}
 	out := Forecast{Plan: plan.Digest.String(), Images: f.images}
-	out.Services = slices.Sorted(maps.Keys(plan.Services))
+	out.Services = f.services()
 	return out, nil
+}
+
+func (f *forecaster) services() []ServiceForecast {
+	var all []ServiceForecast
+	for _, key := range slices.Sorted(maps.Keys(f.plan.Services)) {
+		s := f.plan.Services[key]
+		d := ""
+		if id, ours := ofPipeline(s); !ours {
+			d = f.Known(s.Image).String()
+		} else if i := slices.IndexFunc(f.images, func(im ImageForecast) bool { return im.Task == id }); i >= 0 {
+			d = f.images[i].Digest
+		}
+		all = append(all, ServiceForecast{Name: key, Image: s.Image, Digest: d})
+	}
+	return all
 }
 
 func (f *forecaster) build(ctx context.Context, task pipeline.Task) {
@@ -173,7 +195,8 @@ func (f *forecaster) test(ctx context.Context, task pipeline.Task) error {
 	}
 	im := &f.images[f.of[owner(task)]]
 	digests, unready := f.standsBeside(task)
-	key, _, why, err := f.reuseKey(ctx, f.plan, task, digests)
+	fetched, unknown := f.servicesKnown(task)
+	key, _, why, err := f.reuseKey(ctx, f.plan, task, digests, fetched)
 	if err != nil {
 		return err
 	}
@@ -195,6 +218,8 @@ func (f *forecaster) test(ctx context.Context, task pipeline.Task) error {
 		if unready.State == Unknown {
 			out.State, out.Reason = Unknown, "the image "+unready.Task+" that it uses is unknown"
 		}
+	case unknown != "":
+		out.State, out.Reason = Unknown, "only a registry can tell what the image of the service "+unknown+" is now"
 	default:
 		past, ok := f.Store.Test(key)
 		out.State, out.Reason = WillRun, "not passed yet with this image, definition and fixtures"

@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -25,7 +26,15 @@ func (c *conductor) test(ctx context.Context, i int, out *outcome) {
 	task := c.plan.Tasks[i]
 	image := c.imageUnder(task)
 	found, err := c.lookup(ctx, task, image)
-	if err != nil {
+	var absent *unfetchable
+	switch {
+	case ctx.Err() != nil:
+		out.end(pipeline.Canceled, context.Cause(ctx).Error())
+		return
+	case errors.As(err, &absent):
+		out.end(pipeline.Failed, err.Error())
+		return
+	case err != nil:
 		out.end(pipeline.Error, err.Error())
 		return
 	}
@@ -34,25 +43,32 @@ func (c *conductor) test(ctx context.Context, i int, out *outcome) {
 		c.reuse(task, *found.past, out)
 		return
 	}
-	c.attempts(ctx, i, image, out)
+	c.attempts(ctx, i, image, found.services, out)
 	out.ended = time.Now()
 	if out.state == pipeline.Failed && found.key != "" { // an older pass says nothing any more
 		c.records.Go(func() { c.forgetTest(task, found.key) })
 	}
 	if out.state == pipeline.Passed && found.key != "" && !out.test.Flaky {
-		c.records.Go(func() { c.recordTest(ctx, task, image, found.key, *out.test) })
+		c.records.Go(func() { c.recordTest(ctx, task, found, *out.test) })
 	}
 }
 
 // finding is what the records say of a test.
 type finding struct {
-	key      digest.Digest     // empty: its result is never reused
-	fixtures digest.Digest     // empty with the key
-	past     *store.PassedTest // to be reused; nil: it runs
+	services map[string]Service
+	digests  map[string]digest.Digest // of the builds it needs
+	key      digest.Digest            // empty: its result is never reused
+	fixtures digest.Digest            // empty with the key
+	past     *store.PassedTest        // to be reused; nil: it runs
 }
 
 func (c *conductor) lookup(ctx context.Context, task pipeline.Task, image pipeline.Image) (f finding, err error) {
-	key, fixtures, why, err := c.reuseKey(ctx, c.plan, task, digests(c.imagesOf(task, image)))
+	images := c.imagesOf(task, image)
+	if f.services, err = c.servicesOf(ctx, task, images); err != nil {
+		return f, err
+	}
+	f.digests = digests(images)
+	key, fixtures, why, err := c.reuseKey(ctx, c.plan, task, f.digests, fetchedDigests(f.services))
 	if err != nil || why != "" {
 		return f, err
 	}
@@ -68,13 +84,14 @@ func (c *conductor) lookup(ctx context.Context, task pipeline.Task, image pipeli
 
 // recordTest records a pass for reuse, unless files that the test saw as they
 // are changed after its key was made: then nobody knows which of them it saw.
-func (c *conductor) recordTest(ctx context.Context, task pipeline.Task, image pipeline.Image, key digest.Digest, t store.Test) {
-	if slices.ContainsFunc(task.Test.Volumes, Bind) {
-		if now, _, _, err := c.reuseKey(context.WithoutCancel(ctx), c.plan, task, digests(c.imagesOf(task, image))); err != nil || now != key {
+func (c *conductor) recordTest(ctx context.Context, task pipeline.Task, found finding, t store.Test) {
+	if seesFiles(c.plan, task) {
+		now, _, _, err := c.reuseKey(context.WithoutCancel(ctx), c.plan, task, found.digests, fetchedDigests(found.services))
+		if err != nil || now != found.key {
 			return
 		}
 	}
-	if err := c.Store.PutTest(key, store.PassedTest{Run: c.opt.ID, Test: t, At: time.Now().UTC()}); err != nil {
+	if err := c.Store.PutTest(found.key, store.PassedTest{Run: c.opt.ID, Test: t, At: time.Now().UTC()}); err != nil {
 		c.Log.Warn().Err(err).Str("task", task.ID).Msg("result not recorded")
 	}
 }
@@ -96,9 +113,9 @@ func (c *conductor) forgetTest(task pipeline.Task, key digest.Digest) {
 
 // reuseKey identifies all that a test depends on, and the host's part of that.
 // images are those of the builds it needs, its own and what services and volumes
-// come from, by task ID. A reason instead of a key says why its result is never
-// reused.
-func (e *Engine) reuseKey(ctx context.Context, plan pipeline.Plan, task pipeline.Task, images map[string]digest.Digest) (key, fixtures digest.Digest, why string, err error) {
+// come from, by task ID; fetched those of its other services, by their keys. A
+// reason instead of a key says why its result is never reused.
+func (e *Engine) reuseKey(ctx context.Context, plan pipeline.Plan, task pipeline.Task, images, fetched map[string]digest.Digest) (key, fixtures digest.Digest, why string, err error) {
 	t := task.Test
 	switch {
 	case t.NoCache:
@@ -108,12 +125,15 @@ func (e *Engine) reuseKey(ctx context.Context, plan pipeline.Plan, task pipeline
 	case len(t.Secrets) > 0:
 		return "", "", "it uses secrets", nil
 	}
-	if fixtures, err = e.Fixtures(ctx, *t); err != nil {
+	if fixtures, err = e.Fixtures(ctx, plan, task); err != nil {
 		return "", "", "", err
 	}
 	parts := []string{"test v2", plan.Definition(task).String(), fixtures.String()}
 	for _, id := range slices.Sorted(maps.Keys(images)) {
 		parts = append(parts, id, images[id].String())
+	}
+	for _, key := range slices.Sorted(maps.Keys(fetched)) {
+		parts = append(parts, "service", key, fetched[key].String())
 	}
 	return digest.FromString(strings.Join(parts, "\n")), fixtures, "", nil
 }
@@ -146,13 +166,13 @@ func (c *conductor) title(task pipeline.Task) string {
 
 // attempts runs a test until it passes, its retries are used up, or slipway has
 // failed too often itself.
-func (c *conductor) attempts(ctx context.Context, i int, image pipeline.Image, out *outcome) {
+func (c *conductor) attempts(ctx context.Context, i int, image pipeline.Image, services map[string]Service, out *outcome) {
 	task := c.plan.Tasks[i]
 	retries, broken := task.Test.Retry, own
 	for attempt := 1; ; attempt++ {
-		res, junit, err := c.attempt(ctx, i, c.request(task, image, attempt))
+		res, junit, err := c.attempt(ctx, i, c.request(task, image, services, attempt))
 		out.test = testRecord(task.Test.Name, res, junit)
-		out.test.Attempts = attempt
+		out.test.Attempts, out.test.Services = attempt, serviceRecords(services)
 		switch {
 		case ctx.Err() != nil || res.State == pipeline.Canceled:
 			out.end(pipeline.Canceled, cause(ctx, res.Reason))
@@ -186,12 +206,15 @@ func cause(ctx context.Context, otherwise string) string {
 }
 
 // request is for one attempt. Attempts after the first have directories of their own.
-func (c *conductor) request(task pipeline.Task, image pipeline.Image, n int) TestRequest {
+func (c *conductor) request(task pipeline.Task, image pipeline.Image, services map[string]Service, n int) TestRequest {
 	dir := filepath.Join(c.Store.RunDir(c.opt.ID), TaskDir(task.ID))
 	if n > 1 {
 		dir = filepath.Join(dir, fmt.Sprint("attempt-", n))
 	}
-	return TestRequest{Run: c.opt.ID, Task: task, Image: image, Images: c.imagesOf(task, image), Attempt: n, Out: filepath.Join(dir, "out")}
+	return TestRequest{
+		Run: c.opt.ID, Task: task, Image: image, Images: c.imagesOf(task, image), Services: services, Attempt: n,
+		Out: filepath.Join(dir, "out"), Logs: filepath.Join(dir, ServiceLogs),
+	}
 }
 
 // attempt runs a test once, its output going to the screen and to the run's log.
@@ -247,6 +270,9 @@ func openLog(r TestRequest) (*os.File, error) {
 	}
 	return log, nil
 }
+
+// ServiceLogs is the directory, within an attempt's, of what its services said.
+const ServiceLogs = "services"
 
 // TaskDir is the name of a task's directory within its run's.
 func TaskDir(id string) string { return url.PathEscape(id) }

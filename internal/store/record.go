@@ -145,4 +145,19 @@ func (s *Store) DropBase(ref string) error {
 	return nil
 }
 
+// PutFetched records which image a reference by digest was fetched as: of an
+// index, that of this machine's platform. It holds for ever.
+func (s *Store) PutFetched(ref string, image pipeline.Image) error {
+	return s.put(fetchedName(ref), image)
+}
+
+// Fetched gives what PutFetched recorded.
+func (s *Store) Fetched(ref string) (pipeline.Image, bool) {
+	var image pipeline.Image
+	ok := s.get(fetchedName(ref), &image)
+	return image, ok
+}
+
+func fetchedName(ref string) string { return keyed(fetchedDir, digest.FromString(ref)) }
+
 func baseName(ref string) string { return keyed(basesDir, digest.FromString(ref)) }

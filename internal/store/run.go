@@ -68,8 +68,16 @@ type Test struct {
 	PeakMemory int64          `json:"peak_memory_bytes,omitempty"`
 	CPUMS      int64          `json:"cpu_ms,omitempty"`
 	JUnit      *JUnit         `json:"junit,omitempty"`
+	Services   []Service      `json:"services,omitempty"` // that ran beside it
 
 	Attestation string `json:"attestation,omitempty"` // digest of what was signed of it
+}
+
+// Service is one that ran beside a test.
+type Service struct {
+	Name   string `json:"name"`
+	Image  string `json:"image"` // as the pipeline names it
+	Digest string `json:"digest"`
 }
 
 // JUnit sums up the reports a test left under /out.

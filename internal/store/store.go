@@ -26,7 +26,7 @@ type Store struct {
 // Open prepares the records under root, making directories where missing.
 func Open(root string) (*Store, error) {
 	s := &Store{dir: root}
-	for _, d := range []string{runsDir, testsDir, buildsDir, stepsDir, inputsDir, basesDir} {
+	for _, d := range []string{runsDir, testsDir, buildsDir, stepsDir, inputsDir, basesDir, fetchedDir} {
 		if err := os.MkdirAll(filepath.Join(root, d), 0o700); err != nil {
 			return nil, fmt.Errorf("prepare the records: %w; give a writable directory with --root", err)
 		}
@@ -38,12 +38,13 @@ func Open(root string) (*Store, error) {
 func ReadOnly(root string) *Store { return &Store{dir: root, readOnly: true} }
 
 const (
-	runsDir   = "runs"
-	testsDir  = "records/tests"
-	buildsDir = "records/builds"
-	stepsDir  = "records/steps"
-	inputsDir = "records/inputs"
-	basesDir  = "records/bases"
+	runsDir    = "runs"
+	testsDir   = "records/tests"
+	buildsDir  = "records/builds"
+	stepsDir   = "records/steps"
+	inputsDir  = "records/inputs"
+	basesDir   = "records/bases"
+	fetchedDir = "records/fetched"
 )
 
 // errReadOnly is a defect of the caller: a read-only store was asked to write.

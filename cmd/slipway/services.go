@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"slipway/internal/engine"
+	"slipway/internal/network"
+	"slipway/internal/volume"
+	"slipway/pipeline"
+	"slipway/runner"
+)
+
+// services gives what runs beside a test, and closes their logs with release.
+func (w wiring) services(ctx context.Context, r engine.TestRequest, m *mounts) (services []runner.Service, release func(), err error) {
+	var logs []*serviceLog
+	release = func() {
+		for _, l := range logs {
+			l.close()
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(r.Services)) {
+		of := r.Services[key]
+		s := runner.Service{Name: of.Name, Service: of.Service, Image: of.From, Rootfs: w.rootfs}
+		if s.Binds, err = m.binds(ctx, of.Volumes, of.From, volume.CopyOptions{Limit: of.Resources.Disk}); err != nil {
+			return nil, release, fmt.Errorf("service %s: %w", of.Name, err)
+		}
+		if s.Service.Environment, err = serviceEnvironment(w.dir, of.Service); err != nil {
+			return nil, release, err
+		}
+		s.Service.DependsOn = map[string]string{}
+		for other, condition := range of.DependsOn {
+			s.Service.DependsOn[r.Services[other].Name] = condition
+		}
+		log, err := openServiceLog(r.Logs, of.Name)
+		if err != nil {
+			return nil, release, err
+		}
+		logs = append(logs, log)
+		s.Log = log
+		services = append(services, s)
+	}
+	return services, release, nil
+}
+
+// serviceEnvironment is what env_file and environment say together.
+func serviceEnvironment(dir string, s pipeline.Service) (map[string]string, error) {
+	vars := map[string]string{}
+	for _, name := range s.EnvFile {
+		data, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(name)))
+		if err != nil {
+			return nil, fmt.Errorf("service %s: read its env_file: %w", s.Name, err)
+		}
+		more, err := pipeline.ParseEnvFile(name, data)
+		if err != nil {
+			return nil, fmt.Errorf("service %s: %w", s.Name, err)
+		}
+		maps.Copy(vars, more)
+	}
+	maps.Copy(vars, s.Environment)
+	return vars, nil
+}
+
+// checkEnvFiles makes sure that the files of variables that services name are
+// there, lie inside the repository and can be read.
+func checkEnvFiles(dir string, plan pipeline.Plan) error {
+	for _, key := range slices.Sorted(maps.Keys(plan.Services)) {
+		s := plan.Services[key]
+		for _, name := range s.EnvFile {
+			at, err := filepath.EvalSymlinks(filepath.Join(dir, filepath.FromSlash(name)))
+			if err != nil {
+				return usagef("service %s reads its environment from %s: %w; make it, or mend `env_file` in %s", s.Name, name, err, pipelineFile)
+			}
+			if rel, err := filepath.Rel(dir, at); err != nil || !filepath.IsLocal(rel) {
+				return usagef("service %s reads its environment from %s, which leads out of %s to %s; keep it inside the repository", s.Name, name, dir, at)
+			}
+		}
+		if _, err := serviceEnvironment(dir, s); err != nil {
+			return usageError{err}
+		}
+	}
+	return nil
+}
+
+// privateNetwork makes the network of a test and its services.
+func privateNetwork(ctx context.Context) (runner.Network, error) {
+	s, err := network.NewSegment(ctx)
+	if err != nil {
+		return runner.Network{}, err
+	}
+	return runner.Network{
+		Address: func(member int) ([]netip.Addr, error) {
+			a, err := network.SegmentAddress(member)
+			return []netip.Addr{a.IPv4, a.IPv6}, err
+		},
+		Join: func(ctx context.Context, netns string, member int) error {
+			a, err := network.SegmentAddress(member)
+			if err != nil {
+				return err
+			}
+			return s.Join(ctx, netns, a)
+		},
+		Dial: network.Dial, Close: s.Close,
+	}, nil
+}
+
+// maxServiceLog is how much of what a service says is kept: its beginning, where
+// the reason of most failures is. The end is shown with a failed test anyway.
+const maxServiceLog = 64 << 20
+
+// serviceLog keeps what a service says in a file. A service may go on talking
+// after its test has ended, until it is killed: nobody wants to hear that.
+type serviceLog struct {
+	mu   sync.Mutex
+	f    *os.File
+	left int64
+}
+
+func openServiceLog(dir, name string) (*serviceLog, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("keep the log of service %s: %w", name, err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, name+logSuffix), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("keep the log of service %s: %w", name, err)
+	}
+	return &serviceLog{f: f, left: maxServiceLog}, nil
+}
+
+const logSuffix = ".log"
+
+func (l *serviceLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.f == nil || l.left == 0 {
+		return len(p), nil
+	}
+	keep := p[:min(int64(len(p)), l.left)]
+	l.left -= int64(len(keep))
+	if _, err := l.f.Write(keep); err != nil {
+		return 0, err
+	}
+	if l.left == 0 {
+		if _, err := fmt.Fprintf(l.f, "\n[slipway: log cut here, after %d bytes]\n", maxServiceLog); err != nil {
+			return 0, err
+		}
+	}
+	return len(p), nil
+}
+
+func (l *serviceLog) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_ = l.f.Close() // what a write failed at has been told
+	l.f = nil
+}
+
+// serviceLogs are the files of what the services of an attempt said, sorted by
+// name. Where there were several attempts, those of the last.
+func serviceLogs(taskDir string) ([]string, error) {
+	logs, err := filepath.Glob(filepath.Join(globQuote(taskDir), engine.ServiceLogs, "*"+logSuffix))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return logs, nil
+}
+
+// globQuote makes a path mean itself: names of a matrix hold brackets.
+func globQuote(path string) string {
+	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
+}
