@@ -2,8 +2,6 @@ package promote
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -31,28 +29,28 @@ type Assented struct {
 // attaches that to them.
 func (p *Promoter) Approve(ctx context.Context, plan *Plan, a Assent, by attest.Signer) ([]Assented, error) {
 	if plan.file.Environment.Gates.Approvals == nil {
-		return nil, fmt.Errorf("%s asks for no approvals; there is nothing to sign", plan.file.Path)
+		return nil, mistake("%s asks for no approvals; there is nothing to sign", plan.file.Path)
 	}
 	if plan.Nothing() {
-		return nil, fmt.Errorf("%s runs it already; there is nothing to approve", plan.Environment)
+		return nil, mistake("%s runs it already; there is nothing to approve", plan.Environment)
 	}
 	g, err := p.gathering(plan.state, plan.file)
 	if err != nil {
 		return nil, err
 	}
 	if !slices.ContainsFunc(g.approvers, func(o approver) bool { return o.key.Equal(by.Key) }) {
-		return nil, fmt.Errorf("key %s is not among those that may approve for %s; %s lists them under gates.approvals", by.Key.ID(), plan.Environment, plan.file.Path)
+		return nil, mistake("key %s is not among those that may approve for %s; %s lists them under gates.approvals", by.Key.ID(), plan.Environment, plan.file.Path)
 	}
 	for _, gate := range a.BreakGlass {
 		if !slices.Contains(breakable, gate) {
-			return nil, fmt.Errorf("the gate %q cannot be set aside; those that can are %v", gate, breakable)
+			return nil, mistake("the gate %q cannot be set aside; those that can are %v", gate, breakable)
 		}
 	}
 	var all []Assented
 	for i, w := range plan.request.Images {
 		at := plan.images[i]
 		if at.repo == nil {
-			return all, errors.New(gone(w.Name, w.Digest))
+			return all, mistake("%s", gone(w.Name, w.Digest))
 		}
 		statement, commit, err := a.statement(plan, w, p.Now())
 		if err != nil {
@@ -77,7 +75,7 @@ func (a Assent) statement(plan *Plan, w Wanted, now time.Time) (attest.Predicate
 	}
 	s, known := plan.Table.Sources[w.Name]
 	if !known {
-		return nil, "", fmt.Errorf("no listed key attests which commit %s@%s is of: there is nothing to look at; run its pipeline first", w.Name, w.Digest)
+		return nil, "", mistake("no listed key attests which commit %s@%s is of: there is nothing to look at; run its pipeline first", w.Name, w.Digest)
 	}
 	return attest.Approval{Environment: plan.Environment, Promotion: a.Promotion, Commit: s.Commit, Comment: a.Comment, Signed: now}, s.Commit, nil
 }

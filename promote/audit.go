@@ -3,6 +3,7 @@ package promote
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
@@ -217,4 +218,41 @@ func (a *Audited) Pin(all []Entry) error {
 		a.Pinned++
 	}
 	return nil
+}
+
+// VerifyAudit checks an exported log, or without a file this root's own, also
+// against the history of all environments.
+func (p *Promoter) VerifyAudit(ctx context.Context, file string) (Audited, error) {
+	var data bytes.Buffer
+	name := file
+	if file == "" {
+		name = p.Audit().Path
+		if err := p.Audit().Export(&data); err != nil {
+			return Audited{}, err
+		}
+	} else {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return Audited{}, err
+		}
+		data.Write(text)
+	}
+	a, err := ReadAudit(name, data.Bytes())
+	if err != nil {
+		return a, err
+	}
+	state, err := p.Environments.Read(ctx)
+	if err != nil {
+		return a, err
+	}
+	for _, env := range state.Names() {
+		history, err := state.History(env)
+		if err != nil {
+			return a, err
+		}
+		if err := a.Pin(history); err != nil {
+			return a, err
+		}
+	}
+	return a, nil
 }

@@ -63,7 +63,7 @@ func earlier(history []Entry, name, which string) (Entry, string, error) {
 			return e, which, nil
 		}
 	}
-	return Entry{}, "", fmt.Errorf("%q is neither an environment nor a promotion of %s; `slipway env history %s` lists those", which, name, name)
+	return Entry{}, "", mistake("%q is neither an environment nor a promotion of %s; `slipway env history %s` lists those", which, name, name)
 }
 
 // differences says what an environment would have to change to be the other.

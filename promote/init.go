@@ -89,7 +89,7 @@ func (t Template) collect() (map[string][]byte, error) {
 	for _, from := range t.Paths {
 		data, err := fs.ReadFile(t.Files, path.Clean(from))
 		if err != nil {
-			return nil, fmt.Errorf("read the template %s: %w", from, err)
+			return nil, mistake("read the template %s: %w", from, err)
 		}
 		f, err := parseFile(from, data)
 		if err != nil {
@@ -102,7 +102,7 @@ func (t Template) collect() (map[string][]byte, error) {
 		}
 		to := environmentPath(f.Environment.Name)
 		if _, twice := files[to]; twice {
-			return nil, fmt.Errorf("two templates are for %s; give the environments different names", f.Environment.Name)
+			return nil, mistake("two templates are for %s; give the environments different names", f.Environment.Name)
 		}
 		files[to] = data
 		beside, err := t.beside(f)
@@ -120,7 +120,7 @@ func (t Template) beside(f File) (map[string][]byte, error) {
 	take := func(name, why string) error {
 		data, err := fs.ReadFile(t.Files, path.Join(path.Dir(f.Path), name))
 		if err != nil {
-			return fmt.Errorf("%s: %s: %w; put the file beside it (`slipway keys export` prints the key that signs on this root)", f.Path, why, err)
+			return mistake("%s: %s: %w; put the file beside it (`slipway keys export` prints the key that signs on this root)", f.Path, why, err)
 		}
 		files[path.Join(Dir, name)] = data
 		return nil
@@ -145,7 +145,7 @@ func (t Template) beside(f File) (map[string][]byte, error) {
 	for _, name := range a.From {
 		list, err := fs.Glob(t.Files, path.Join(path.Dir(f.Path), name, "*.pub"))
 		if err != nil {
-			return nil, fmt.Errorf("%s: approvals from %q: %w", f.Path, name, err)
+			return nil, mistake("%s: approvals from %q: %w", f.Path, name, err)
 		}
 		for i := range list {
 			list[i] = path.Join(name, path.Base(list[i]))
@@ -171,7 +171,7 @@ func setSource(file string, data []byte, s pipeline.Source) ([]byte, error) {
 	top := doc.Content[0]
 	name := value(top, "name")
 	want := fmt.Sprintf("source: {repository: %q, pipeline: %q}", s.Repository, s.Pipeline)
-	tell := fmt.Errorf("%s: write under name: %s", file, want)
+	tell := mistake("%s: write under name: %s", file, want)
 	if top.Style&yaml.FlowStyle != 0 || name == nil {
 		return nil, tell
 	}

@@ -99,29 +99,41 @@ func identify(environment, base string, images []Wanted) string {
 	return hex.EncodeToString(h.Sum(nil))[:12]
 }
 
-// complete gives every image its digest.
+// Mistake is what whoever asked has to correct.
+type Mistake struct{ error }
+
+func (m *Mistake) Unwrap() error { return m.error }
+
+func mistake(format string, args ...any) error { return &Mistake{fmt.Errorf(format, args...)} }
+
+// complete gives every image its name in the file and its digest.
 func complete(state State, file File, r Request) ([]Wanted, error) {
 	if len(r.Images) == 0 {
-		return nil, errors.New("no image is named")
+		return nil, mistake("no image is named")
 	}
 	images := slices.Clone(r.Images)
 	seen := map[string]bool{}
 	for i, w := range images {
+		for _, name := range sorted(file.Environment.Images) {
+			if w.Repository != "" && file.Environment.Images[name].Repository == w.Repository {
+				w.Name, images[i].Name = name, name
+			}
+		}
 		if _, known := file.Environment.Images[w.Name]; !known {
-			return nil, fmt.Errorf("%s names no image %s; it has %s", file.Path, w.Name, strings.Join(slices.Sorted(maps.Keys(file.Environment.Images)), ", "))
+			return nil, mistake("%s names no image %s; it has %s", file.Path, w.Name, strings.Join(slices.Sorted(maps.Keys(file.Environment.Images)), ", "))
 		}
 		if seen[w.Name] {
-			return nil, fmt.Errorf("image %s is named twice", w.Name)
+			return nil, mistake("image %s is named twice", w.Name)
 		}
 		seen[w.Name] = true
 		if w.Digest != "" {
 			if err := w.Digest.Validate(); err != nil || w.Digest.Algorithm() != digest.SHA256 {
-				return nil, fmt.Errorf("promote %s to %s: %q is not a sha256 digest", w.Name, r.Environment, w.Digest)
+				return nil, mistake("promote %s to %s: %q is not a sha256 digest", w.Name, r.Environment, w.Digest)
 			}
 			continue
 		}
 		if r.From == "" {
-			return nil, fmt.Errorf("which %s? write %s@sha256:…, or name an environment that runs it with --from", w.Name, w.Name)
+			return nil, mistake("which %s? write %s@sha256:…, or name an environment that runs it with --from", w.Name, w.Name)
 		}
 		from, err := state.File(r.From)
 		if err != nil {
@@ -129,7 +141,7 @@ func complete(state State, file File, r Request) ([]Wanted, error) {
 		}
 		im, ok := from.Environment.Images[w.Name]
 		if !ok || im.Digest == "" {
-			return nil, fmt.Errorf("%s runs no %s; `slipway env status %s` says what it runs", r.From, w.Name, r.From)
+			return nil, mistake("%s runs no %s; `slipway env status %s` says what it runs", r.From, w.Name, r.From)
 		}
 		images[i].Digest, images[i].Repository = im.Digest, repositoryOf(w.Name, im)
 	}

@@ -68,7 +68,7 @@ func target(history []Entry, r RollbackRequest) (Entry, error) {
 	if r.To == "" {
 		to, ok := before(history)
 		if !ok || len(to.Runs) == 0 {
-			return Entry{}, fmt.Errorf("nothing ran in %s before; `slipway env history %s` shows what did", r.Environment, r.Environment)
+			return Entry{}, mistake("nothing ran in %s before; `slipway env history %s` shows what did", r.Environment, r.Environment)
 		}
 		return to, nil
 	}
@@ -77,7 +77,7 @@ func target(history []Entry, r RollbackRequest) (Entry, error) {
 			return e, nil
 		}
 	}
-	return Entry{}, fmt.Errorf("%s had no promotion %s; `slipway env history %s` lists them", r.Environment, r.To, r.Environment)
+	return Entry{}, mistake("%s had no promotion %s; `slipway env history %s` lists them", r.Environment, r.To, r.Environment)
 }
 
 // Rollback does what a plan of PlanRollback says.

@@ -92,7 +92,9 @@ func exitCode(err error) int {
 		return int(exit)
 	case errors.Is(err, errInterrupted), errors.Is(err, context.Canceled):
 		return exitCanceled
-	case errors.As(err, &usage), errors.As(err, &problems):
+	case refusedPromotion(err):
+		return exitRefused
+	case errors.As(err, &usage), wrongPromotion(err), errors.As(err, &problems):
 		return exitUsage
 	default:
 		return exitBroken
@@ -125,7 +127,7 @@ func root(g *globals) *cobra.Command {
 	runCmd := &cobra.Command{Use: "run", Short: "Run something here", RunE: needsSubcommand}
 	runCmd.AddCommand(runPipelineCommand(g))
 	cmd.AddCommand(runCmd, validateCommand(g), schemaCommand(), initCommand(), imagesCommand(g), registryCommand(g), runsCommand(g),
-		logsCommand(g), keysCommand(g), verifyCommand(g), volumesCommand(g), gcCommand(g), doctorCommand(g), versionCommand(g))
+		logsCommand(g), keysCommand(g), verifyCommand(g), promoteCommand(g), rollbackCommand(g), approveCommand(g), envCommand(g), auditCommand(g), volumesCommand(g), gcCommand(g), doctorCommand(g), versionCommand(g))
 	for _, c := range cmd.Commands() {
 		strictArgs(c)
 	}

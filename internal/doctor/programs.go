@@ -94,7 +94,7 @@ func (v runcVersion) vulnerable() bool {
 func checkGit(path string) Finding {
 	const name = "git"
 	if path == "" {
-		return warn(name, "not found; contexts and ADD from git addresses will fail, nothing else needs it", "apt-get install git")
+		return warn(name, "not found; promotions to environments on this machine, and contexts and ADD from git addresses, will fail; nothing else needs it", "apt-get install git")
 	}
 	return ok(name, path)
 }

@@ -112,13 +112,10 @@ func (r *Repository) push(ctx context.Context, branch string, p *Proposal) (err 
 	req.Commands = []*packp.Command{{Name: name, Old: p.base, New: plumbing.NewHash(p.ID)}}
 	req.Packfile = io.NopCloser(pack)
 	report, err := session.ReceivePack(ctx, req)
-	if err != nil {
-		return err
-	}
 	if report != nil && report.Error() != nil {
 		return &Denied{report.Error()}
 	}
-	return nil
+	return err
 }
 
 // Denied says that the other side has answered, and its answer is no: a hook, a

@@ -1,0 +1,225 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/spf13/cobra"
+
+	"slipway/internal/git"
+	"slipway/pipeline"
+	"slipway/promote"
+)
+
+func envCommand(g *globals) *cobra.Command {
+	var f environmentFlags
+	cmd := &cobra.Command{
+		Use:   "env",
+		Short: "Begin environments, and see what runs where, since when, by whom",
+		Args:  cobra.NoArgs,
+		RunE:  needsSubcommand,
+	}
+	with := func(do func(context.Context, *promote.Promoter, []string) error) func(*cobra.Command, []string) error {
+		return func(cmd *cobra.Command, args []string) error {
+			return g.withPromoter(cmd.Context(), f, func(p *promote.Promoter) error { return do(cmd.Context(), p, args) })
+		}
+	}
+	begin := &cobra.Command{
+		Use: "init [DIR]", Short: "Put the environment files that DIR's .ci.yml names, and their keys, into the environments' repository",
+		Long: "Puts the environment files that DIR's .ci.yml names, and the public keys that their gates\nname, into the environments' repository, which it makes where there is none. What is\nthere already stays: from then on that repository is authoritative.\n\n" + exitHelp,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return g.beginEnvironments(cmd.Context(), f, dirArg(args))
+		},
+	}
+	status := &cobra.Command{
+		Use: "status [ENVIRONMENT...]", Short: "Say what runs where, since when and by whom, and where that is not what was promoted",
+		RunE: with(g.environmentStatus),
+	}
+	diff := &cobra.Command{
+		Use: "diff ENVIRONMENT [OTHER]", Short: "Compare an environment with another, with an earlier promotion, or with what it was before",
+		Args: cobra.RangeArgs(1, 2), RunE: with(g.environmentDiff),
+	}
+	history := &cobra.Command{
+		Use: "history ENVIRONMENT", Short: "List what an environment went through, the newest first",
+		Args: cobra.ExactArgs(1), RunE: with(g.environmentHistory),
+	}
+	for _, c := range []*cobra.Command{begin, status, diff, history} {
+		f.register(c.Flags())
+		cmd.AddCommand(c)
+	}
+	return cmd
+}
+
+func (g *globals) beginEnvironments(ctx context.Context, f environmentFlags, dir string) error {
+	abs, p, err := load(dir)
+	if err != nil {
+		return err
+	}
+	if len(p.Environments) == 0 {
+		return usagef("%s names no environments; write environments: [environments/prod.yml] there, and the file", filepath.Join(dir, pipelineFile))
+	}
+	source, err := sourceOf(abs)
+	if err != nil {
+		return err
+	}
+	if f.repository == "" {
+		if err := git.Create(f.home(g), f.branch); err != nil {
+			return fmt.Errorf("make the environments' repository: %w", err)
+		}
+	}
+	return g.withPromoter(ctx, f, func(pr *promote.Promoter) error {
+		done, err := pr.Init(ctx, promote.Template{Files: os.DirFS(abs), Paths: p.Environments, Source: source}, f.person().String())
+		if err != nil {
+			return err
+		}
+		if g.json {
+			return printJSON(os.Stdout, done)
+		}
+		for _, name := range done.Added {
+			fmt.Println("added", name)
+		}
+		for _, name := range done.Kept {
+			fmt.Println("kept ", name, "as it is")
+		}
+		fmt.Printf("environments are on %s of %s (commit %.12s)\n", f.branch, f.home(g), done.Commit)
+		return nil
+	})
+}
+
+// sourceOf names the pipeline of a directory as runs of it do.
+func sourceOf(dir string) (pipeline.Source, error) {
+	tree, err := git.Open(dir)
+	if errors.Is(err, git.ErrNone) {
+		return pipeline.Source{}, nil
+	}
+	if err != nil {
+		return pipeline.Source{}, err
+	}
+	var s pipeline.Source
+	if s.Pipeline, err = tree.Rel(filepath.Join(dir, pipelineFile)); err != nil {
+		return s, err
+	}
+	if s.Repository, err = tree.Origin(); s.Repository == "" {
+		s.Repository = "file://" + tree.Root
+	}
+	return s, err
+}
+
+func (g *globals) environmentStatus(ctx context.Context, p *promote.Promoter, args []string) error {
+	all, err := p.Status(ctx, args...)
+	if err != nil {
+		return err
+	}
+	if g.json {
+		return printJSON(os.Stdout, all)
+	}
+	out := painter{w: os.Stdout, color: g.color && isTerminal(os.Stdout)}
+	for i, s := range all {
+		if i > 0 {
+			fmt.Println()
+		}
+		out.environmentStatus(s)
+	}
+	return nil
+}
+
+func (p painter) environmentStatus(s promote.EnvironmentStatus) {
+	fmt.Fprint(p.w, p.paint(bold, s.Name))
+	if s.Deliver != "" {
+		fmt.Fprintf(p.w, " (%s)", s.Deliver)
+	}
+	fmt.Fprintf(p.w, "  commit %.12s\n", s.Commit)
+	if s.Error != "" {
+		fmt.Fprintln(p.w, indent(p.paint(red, s.Error), "  "))
+	}
+	for _, im := range s.Images {
+		fmt.Fprintf(p.w, "  %s  %s\n", im.Name, digestText(im.Digest))
+		if im.Since != nil {
+			fmt.Fprintf(p.w, "    since %s by %s", im.Since.Local().Format(time.DateTime), im.By)
+			if im.Promotion != "" {
+				fmt.Fprintf(p.w, ", promotion %s", im.Promotion)
+			}
+			fmt.Fprintf(p.w, "%s\n", proofs(len(im.Evidence)))
+		}
+		if r := im.Running; r != nil {
+			fmt.Fprintf(p.w, "    %s%s\n", r.State, because(r.Detail))
+		}
+	}
+	if s.Drift != "" {
+		fmt.Fprintf(p.w, "  %s: %s; `slipway promote` the digest that should run there again\n", p.paint(red, "drift"), s.Drift)
+	}
+	if s.Unknown != "" {
+		fmt.Fprintf(p.w, "  %s: %s\n", p.paint(yellow, "what runs is not known"), s.Unknown)
+	}
+}
+
+func proofs(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", with %d proofs", n)
+}
+
+func (g *globals) environmentDiff(ctx context.Context, p *promote.Promoter, args []string) error {
+	state, err := p.Environments.Read(ctx)
+	if err != nil {
+		return err
+	}
+	d, err := state.Diff(args[0], first(args[1:]))
+	if err != nil {
+		return err
+	}
+	if g.json {
+		return printJSON(os.Stdout, d)
+	}
+	fmt.Printf("from %s to %s\n", d.From, d.To)
+	for _, line := range d.Lines {
+		fmt.Println(" ", line)
+	}
+	if len(d.Lines) == 0 {
+		fmt.Println("  no difference")
+	}
+	return nil
+}
+
+func (g *globals) environmentHistory(ctx context.Context, p *promote.Promoter, args []string) error {
+	state, err := p.Environments.Read(ctx)
+	if err != nil {
+		return err
+	}
+	all, err := state.History(args[0])
+	if err != nil {
+		return err
+	}
+	if g.json {
+		return printJSON(os.Stdout, all)
+	}
+	t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "WHEN\tWHAT\tPROMOTION\tBY\tIMAGES\tCOMMIT")
+	for _, e := range all {
+		var images []string
+		for _, im := range e.Images {
+			images = append(images, im.Name+"@"+digestText(im.Digest)[:min(len(digestText(im.Digest)), 19)])
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%.12s\n", e.When.Local().Format(time.DateTime), e.Kind, e.ID, e.Actor, strings.Join(images, " "), e.Commit)
+		if e.Reason != "" {
+			fmt.Fprintf(t, "\t%s\t\t\t\t\n", e.Reason)
+		}
+	}
+	return t.Flush()
+}
+
+func digestText(d digest.Digest) string {
+	if d == "" {
+		return "nothing"
+	}
+	return d.String()
+}
