@@ -75,8 +75,10 @@ func commits(b *testing.B, r *bench, dir, script string, volatile bool) int {
 	c, err := r.Start(b.Context(), runner.ContainerRequest{
 		ID: "commits", Volatile: volatile, Service: pipeline.Service{Command: []string{"bash", "-c", script}},
 		Binds: []runner.Bind{
-			{Source: dir, Target: "/data"}, {Source: "/usr", Target: "/usr", ReadOnly: true},
-			{Source: "/etc/alternatives", Target: "/etc/alternatives", ReadOnly: true}, {Source: "/etc/passwd", Target: "/etc/passwd", ReadOnly: true},
+			{Source: dir, Target: "/data"},
+			{Source: "/usr", Target: "/usr", ReadOnly: true},
+			{Source: "/etc/alternatives", Target: "/etc/alternatives", ReadOnly: true},
+			{Source: "/etc/passwd", Target: "/etc/passwd", ReadOnly: true},
 		},
 		Rootfs: func(context.Context, pipeline.Image) (runner.Rootfs, error) {
 			return runner.Rootfs{Lowers: []string{layer}}, nil

@@ -60,12 +60,17 @@ func doctorCommand(g *globals) *cobra.Command {
 // volumeFinding says how copies of volumes are made here.
 func (g *globals) volumeFinding(ctx context.Context) doctor.Finding {
 	backend, why, err := volume.Probe(ctx, g.root)
-	f := doctor.Finding{Name: "volumes", State: doctor.OK, Detail: fmt.Sprintf("copies by %s: %s", backend, why)}
+	how := map[volume.Backend]string{
+		volume.Btrfs: "a copy is a btrfs snapshot", volume.BtrfsLoop: "a copy is a btrfs snapshot, in an image file of slipway's own",
+		volume.Reflink: "a copy shares blocks with its seed", volume.XFSLoop: "a copy shares blocks with its seed, on XFS in an image file of slipway's own",
+		volume.PlainCopy: "every byte of a volume is copied for every test, which is the last resort",
+	}
+	f := doctor.Finding{Name: "volumes", State: doctor.OK, Detail: fmt.Sprintf("%s: %s; %s", backend, how[backend], why)}
 	switch {
 	case err != nil:
 		f.State, f.Detail, f.Fix = doctor.Warn, err.Error(), "named volumes cannot be used until this is mended"
 	case backend == volume.PlainCopy:
-		f.State, f.Fix = doctor.Warn, "apt-get install btrfs-progs, so that copies take milliseconds"
+		f.State, f.Fix = doctor.Warn, "give it a file system that makes snapshots (loop devices and btrfs-progs), so that copies take milliseconds"
 	}
 	return f
 }

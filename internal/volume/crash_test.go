@@ -34,6 +34,9 @@ func play(role string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	if role == "keep" {
+		return keep(ctx, s)
+	}
 	if _, err := s.Seed(ctx, "theirs", Directory(os.Args[3], ".")); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -44,6 +47,27 @@ func play(role string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	return 0
+}
+
+// keep keeps one copy, has another mounted and does not end.
+func keep(ctx context.Context, s *Store) int {
+	kept, err := s.Empty(ctx, CopyOptions{})
+	if err == nil {
+		err = os.WriteFile(filepath.Join(kept.Dir, "row"), []byte("1"), 0o600)
+	}
+	if err == nil {
+		err = kept.Keep("run/test/db")
+	}
+	if err == nil {
+		_, err = s.Empty(ctx, CopyOptions{})
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	fmt.Fprintln(os.Stdout, "kept")
+	_, _ = os.Stdin.Read(make([]byte, 1))
 	return 0
 }
 
@@ -157,6 +181,48 @@ func TestKilled(t *testing.T) {
 			if left, _ := filepath.Glob(filepath.Join(root, "volumes", dataDir, sessionsDir, "*")); len(left) > 0 {
 				t.Errorf("left behind: %v", left)
 			}
+		})
+	}
+}
+
+// What was kept stays, with what somebody has mounted of it, when its keeper is
+// killed and the next start reaps; everything else goes.
+func TestKeptSurvivesACrash(t *testing.T) {
+	for _, b := range []Backend{BtrfsLoop, PlainCopy} {
+		t.Run(string(b), func(t *testing.T) {
+			root := hostFor(t, b)
+			cmd, _, said := start(t, "keep", b, root, t.TempDir(), 0)
+			hear(t, said, "open")
+			hear(t, said, "kept")
+			dirs, err := filepath.Glob(filepath.Join(root, "volumes", dataDir, keptDir, "*", treeDir))
+			must(t, err)
+			if len(dirs) != 1 {
+				t.Fatalf("kept: %v", dirs)
+			}
+			// A sandbox that was frozen has a clone of the mount.
+			frozen, err := unix.OpenTree(unix.AT_FDCWD, dirs[0], unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+			must(t, err)
+			must(t, cmd.Process.Kill())
+			_ = cmd.Wait()
+			must(t, Reap(t.Context(), Options{Root: root}))
+			if at, err := mountedAt(filepath.Join(root, "volumes", dataDir)); at != "" || err != nil {
+				t.Errorf("mounted after it was reaped: %s (%v)", at, err)
+			}
+			must(t, os.WriteFile(fmt.Sprintf("/proc/self/fd/%d/more", frozen), []byte("2"), 0o600))
+
+			s := openStore(t, Options{Root: root})
+			if all := sessions(t, s); len(all) != 1 {
+				t.Errorf("a dead session stays: %v", all)
+			}
+			kept, err := s.Kept()
+			must(t, err)
+			if len(kept) != 1 || get(t, kept[0].Dir, "row")+get(t, kept[0].Dir, "more") != "12" {
+				t.Errorf("kept: %+v", kept)
+			}
+			closeFD(frozen)
+			must(t, s.Drop("run/test/db"))
+			closed(t, s)
+			nothingMounted(t, root)
 		})
 	}
 }
