@@ -25,7 +25,13 @@ import (
 	"slipway/promote"
 )
 
-func TestMain(m *testing.M) { os.Exit(m.Run()) }
+// TestMain lets the test binary be the processes that race and are killed.
+func TestMain(m *testing.M) {
+	if job := os.Getenv("PROMOTE_CHILD"); job != "" {
+		os.Exit(child(job))
+	}
+	os.Exit(m.Run())
+}
 
 // world is a repository with a pipeline, a root with a store and a key, and an
 // environments' repository: all real, all in temporary directories.
