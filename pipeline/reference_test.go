@@ -53,7 +53,13 @@ const referenceHead = "<!-- Written by go test ./pipeline -run Reference -update
 	"- A test waits for its own image, for the tests under its `needs`, and for the images its services and volumes come from.\n" +
 	"- A test's own `services` replace the image's; a test with `network: none` has none.\n" +
 	"- A service whose definition uses a matrix value is another service for each value.\n" +
-	"- What an event does not run is skipped and reported as a success. An image that another one needs is built all the same.\n"
+	"- What an event does not run is skipped and reported as a success. An image that another one needs is built all the same.\n" +
+	"\nServices, and the network of a test:\n\n" +
+	"- A test and its services have a network of their own, with IPv4 and IPv6. A service is reached by its name, at any port, from the test and from the other services. Nothing leads from there to the host, to other tests or anywhere else; with `network: internet` the test and its services also get out, never to the host or cloud metadata.\n" +
+	"- A service is ready when its `healthcheck` passes; without one, when the HEALTHCHECK of its image does; without that, when the lowest TCP port that its image exposes takes connections; else as soon as it runs. While it starts it is looked at early and often, which counts as no failure: `interval` and `retries` mean what they mean in Compose.\n" +
+	"- The test starts when all its services are ready. One that fails its check too often, or ends, fails the test, and is named with its last lines; only one that others wait for with `service_completed_successfully`, or one without any check, may end with exit code 0. `slipway logs RUN/TEST` shows all that they said.\n" +
+	"- An image of a service that was imported (`slipway images import`) is used as it is; any other is asked of its registry once a run, and taken by digest. The digests stand in the run's record, and a result is reused only while they are the same.\n" +
+	"- A named volume is one directory to a test and all its services. Lines of an `env_file` are `NAME=VALUE`, nothing in them is interpolated.\n"
 
 const referenceEnvironment = "\n# Environment files\n\nThey hold no expressions. Paths are relative to the file's own repository.\n"
 
