@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"sync"
 
 	"slipway/pipeline"
@@ -27,6 +28,7 @@ type group struct {
 	runner  *Runner
 	test    string // ID of the test
 	network Network
+	egress  func(context.Context, string) (io.Closer, []netip.Addr, error) // the test's way out; nil: none
 	members []*member
 	hosts   string
 	ctx     context.Context //nolint:containedctx // the life of the group, which spans the test's Prepare and Exec
@@ -50,6 +52,7 @@ type member struct {
 	healthy   chan struct{} // closed when it is ready
 	completed chan struct{} // closed when it has ended with 0
 	awaited   bool          // another waits for its completion
+	looked    bool          // another waits for its health
 	container *Container
 }
 
@@ -67,7 +70,7 @@ const (
 // startGroup begins to start a test's services. ctx covers the making of the
 // network only.
 func (r *Runner) startGroup(ctx context.Context, q *Request) (*group, error) {
-	g := &group{runner: r, test: q.ID, ready: make(chan struct{})}
+	g := &group{runner: r, test: q.ID, egress: q.Egress, ready: make(chan struct{})}
 	names, byName := []string{}, map[string]*member{}
 	for i, s := range q.Services {
 		m := &member{Service: s, index: i, started: make(chan struct{}), healthy: make(chan struct{}), completed: make(chan struct{})}
@@ -80,6 +83,7 @@ func (r *Runner) startGroup(ctx context.Context, q *Request) (*group, error) {
 				return nil, fmt.Errorf("service %s depends on %s, which does not run beside this test", m.Name, name)
 			}
 			on.awaited = on.awaited || condition == serviceCompleted
+			on.looked = on.looked || condition == serviceHealthy
 		}
 	}
 	var err error
@@ -144,7 +148,7 @@ func (g *group) run(m *member, others map[string]*member) {
 	}
 	c, err := g.runner.Start(g.ctx, ContainerRequest{
 		ID: g.test + "/" + m.Name, Image: m.Image, Service: m.Service.Service, Rootfs: m.Rootfs, Binds: m.Binds,
-		Hostname: m.Name, Hosts: g.hosts, Volatile: true,
+		Hostname: m.Name, Hosts: g.hosts, Volatile: true, Egress: g.egress,
 		Join: func(ctx context.Context, netns string) error { return g.network.Join(ctx, netns, m.index) },
 	}, log)
 	if err != nil {
@@ -157,7 +161,7 @@ func (g *group) run(m *member, others map[string]*member) {
 	check := c.CheckOf(m.Service.Service, g.network.dialer(c.NetNS(), m.index))
 	if check == nil {
 		close(m.healthy)
-	} else if !m.awaited {
+	} else if !m.awaited || m.looked {
 		g.running.Go(func() { g.awaitHealth(m, c, check) })
 	}
 	select {
@@ -204,7 +208,7 @@ func (g *group) awaitHealth(m *member, c *Container, check *Check) {
 // end is what the end of a service means: success of one that others wait for,
 // or that nobody could look at; else a failure.
 func (g *group) end(m *member, e Exit, check *Check) {
-	if e.Code == 0 && (m.awaited || check == nil) {
+	if e.Code == 0 && (m.awaited || check == nil) && (!m.looked || m.isHealthy()) {
 		close(m.completed)
 		return
 	}
@@ -219,6 +223,15 @@ func (g *group) end(m *member, e Exit, check *Check) {
 		why = "exit code 0"
 	}
 	g.fail(&serviceFailure{m.Name, fmt.Sprintf("ended %s: %s", when, why)}, nil)
+}
+
+func (m *member) isHealthy() bool {
+	select {
+	case <-m.healthy:
+		return true
+	default:
+		return false
+	}
 }
 
 // fail notes the first thing that went wrong, and ends all others.

@@ -3,6 +3,7 @@ package runner_test
 import (
 	"context"
 	"errors"
+	"io"
 	"net/netip"
 	"strings"
 	"testing"
@@ -189,6 +190,66 @@ func TestImagesOwnHealthcheck(t *testing.T) {
 		t.Errorf("the image's check: %s", res.Reason)
 	}
 	b.passes("true", beside(b.service("db", "sleep 60", own, func(s *runner.Service) { s.Service.Healthcheck = &pipeline.Healthcheck{Test: []string{"NONE"}} })))
+}
+
+// TestAwaitedAndLookedAt is a service whose end one waits for, and whose health
+// another.
+func TestAwaitedAndLookedAt(t *testing.T) {
+	t.Parallel()
+	b := open(t)
+	b.passes("true", beside(
+		b.service("load", "touch /tmp/up; sleep 0.5", checked("CMD", "test", "-e", "/tmp/up")),
+		b.service("early", "sleep 60", after("load", "service_healthy")),
+		b.service("late", "sleep 60", after("load", "service_completed_successfully")),
+	))
+	res, _ := b.sh("true", beside(
+		b.service("load", "exit 0", checked("CMD", "false")),
+		b.service("early", "sleep 60", after("load", "service_healthy")),
+		b.service("late", "sleep 60", after("load", "service_completed_successfully")),
+	))
+	if res.State != pipeline.Failed || !strings.HasPrefix(res.Reason, "service load ended before the test began: exit code 0") {
+		t.Errorf("%s: %s", res.State, res.Reason)
+	}
+}
+
+// TestServicesReachNothingElse: no route leads out of the private network, not
+// to the host, not to cloud metadata; calls fail at once.
+func TestServicesReachNothingElse(t *testing.T) {
+	t.Parallel()
+	b := open(t)
+	const tries = `for a in 169.254.169.254 192.0.2.1 fd00:ec2::254 2001:db8::1; do nc -w 20 $a 80 </dev/null 2>&1 && echo reached $a; done; ls /sys/class/net; echo tried`
+	out := b.passes(tries+"; nc db 7", beside(b.service("db", "("+tries+") >/tmp/tried; exec nc -ll -p 7 -e cat /tmp/tried", checked("CMD-SHELL", "nc db 7"))))
+	if strings.Contains(out, "reached") || strings.Count(out, "tried") != 2 || strings.Contains(out, "eth0") || strings.Contains(out, "switch") {
+		t.Error(out)
+	}
+	if n := strings.Count(out, "unreachable"); n != 8 {
+		t.Errorf("%d calls failed at once, want 8:\n%s", n, out)
+	}
+}
+
+// TestServicesGetOutWithTheirTest, where the test may.
+func TestServicesGetOutWithTheirTest(t *testing.T) {
+	t.Parallel()
+	b := open(t)
+	g, err := network.New(network.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := g.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	const says = `grep -c nameserver /etc/resolv.conf; ls /sys/class/net | wc -l; nc -w 20 169.254.169.254 80 </dev/null 2>&1 && echo reached`
+	out := b.passes(says+"; nc db 7", beside(b.service("db", "("+says+") >/tmp/said; exec nc -ll -p 7 -e cat /tmp/said", checked("CMD-SHELL", "nc db 7"))), func(q *runner.Request) {
+		q.Egress = func(ctx context.Context, netns string) (io.Closer, []netip.Addr, error) {
+			link, err := g.Attach(ctx, netns)
+			return link, []netip.Addr{g.Nameserver()}, err
+		}
+	})
+	if lines := strings.Split(strings.TrimSpace(out), "\n"); strings.Contains(out, "reached") || strings.Count(out, "1\n3\n") != 2 {
+		t.Errorf("said %q", lines)
+	}
 }
 
 func TestCanceledWhileServicesStart(t *testing.T) {

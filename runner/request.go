@@ -31,7 +31,7 @@ type Request struct {
 	// Egress lets the sandbox out: it wires the network namespace at the given
 	// path and says which resolvers serve it. It is called before the command
 	// starts, and closed after everything in the sandbox is dead. nil: the
-	// sandbox has a loopback device and no more.
+	// sandbox has a loopback device and no more. The test's services get out too.
 	Egress func(ctx context.Context, netns string) (io.Closer, []netip.Addr, error)
 	// Services start beside the test, in a private network that Network makes.
 	Services []Service
