@@ -15,7 +15,8 @@ import (
 // end the process at once. Either way exit code 130, and nothing stays behind.
 func TestInterrupt(t *testing.T) {
 	p := newPlace(t)
-	p.write(t, ".ci.yml", "version: 1\nimages: {a: {build: ., tests: {t: {command: \"trap '' INT TERM; echo begun; sleep 100\"}}}}\n")
+	p.write(t, ".ci.yml", "version: 1\nimages: {a: {build: ., tests: {t: {command: \"trap '' INT TERM; echo begun; sleep 100\", services: [db]}}}}\n"+
+		"services: {db: {image: \"example.com/base:1\", command: [sh, -c, \"trap '' INT TERM; while :; do sleep 1; done\"]}}\n")
 	p.write(t, "Dockerfile", "FROM example.com/base:1\nRUN echo building; sleep 100\n")
 	for _, when := range []struct {
 		name, from string

@@ -53,7 +53,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 // It reports whether the run was still going.
 func (p place) kill(t *testing.T, ref, from string, after time.Duration) bool {
 	t.Helper()
-	cmd := p.slipway("run", "pipeline", p.dir, "--ref", ref)
+	cmd := p.slipway("run", "pipeline", p.dir, "--rerun-tests", "--ref", ref)
 	progress, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -109,6 +109,44 @@ func (p place) nothingLeft(t *testing.T, when string) {
 	for _, path := range procs {
 		if line, err := os.ReadFile(path); err == nil && strings.Contains(string(line), p.root) {
 			t.Errorf("%s: a process is left: %q", when, line)
+		}
+	}
+}
+
+// TestKilledWithServices kills slipway -9 while services start, run and end. The
+// next run must pass, and leave nothing behind.
+func TestKilledWithServices(t *testing.T) {
+	p := newPlace(t)
+	p.write(t, ".ci.yml", `version: 1
+images: {a: {build: ., tests: {t: {command: "nc db 80; echo begun; sleep 0.1; echo ended", volumes: ["rows:/rows"], services: [db]}}}}
+services:
+  db: {image: "example.com/base:1", command: [sh, -c, "sleep 0.1; exec nc -ll -p 80 -e echo hello"], volumes: ["rows:/rows"], depends_on: [log, load], healthcheck: {test: nc db 80, interval: 1s, retries: 60}}
+  log: {image: "example.com/base:1", command: [sleep, "600"]}
+  load: {image: "example.com/base:1", command: [sh, -c, "echo 1 > /rows/all"], volumes: ["rows:/rows"]}
+volumes: {rows: {}}
+`)
+	p.write(t, "Dockerfile", "FROM example.com/base:1\n")
+	for _, phase := range []struct {
+		name, from string
+		within     time.Duration
+	}{
+		{"start", "exporting to image", 600 * time.Millisecond},
+		{"test", "begun", 100 * time.Millisecond},
+		{"end", "ended", 60 * time.Millisecond},
+	} {
+		killed, want := 0, soak(1, 35)
+		for tries := 0; killed < want && tries < 4*want; tries++ {
+			if p.kill(t, "refs/heads/main", phase.from, rand.N(phase.within)) {
+				killed++
+			}
+			if run := p.run(t, "--rerun-tests"); run.State != pipeline.Passed {
+				t.Fatalf("after a kill in %s the next run %s: %s", phase.name, run.State, run.Reason)
+			}
+			p.nothingLeft(t, phase.name)
+		}
+		t.Logf("%s: killed %d times", phase.name, killed)
+		if killed < want {
+			t.Errorf("only %d of %d runs were killed in %s: the phase is not found any more", killed, want, phase.name)
 		}
 	}
 }
