@@ -126,8 +126,31 @@ func root(g *globals) *cobra.Command {
 	g.register(cmd.PersistentFlags())
 	runCmd := &cobra.Command{Use: "run", Short: "Run something here", RunE: needsSubcommand}
 	runCmd.AddCommand(runPipelineCommand(g))
-	cmd.AddCommand(runCmd, validateCommand(g), schemaCommand(), initCommand(), imagesCommand(g), registryCommand(g), runsCommand(g),
-		logsCommand(g), keysCommand(g), verifyCommand(g), promoteCommand(g), rollbackCommand(g), approveCommand(g), envCommand(g), auditCommand(g), volumesCommand(g), gcCommand(g), doctorCommand(g), versionCommand(g))
+	cmd.AddCommand(
+		runCmd,
+		validateCommand(g),
+		schemaCommand(),
+		initCommand(),
+		imagesCommand(g),
+		registryCommand(g),
+		runsCommand(g),
+		logsCommand(g),
+		keysCommand(g),
+		verifyCommand(g),
+		promoteCommand(g),
+		rollbackCommand(g),
+		approveCommand(g),
+		envCommand(g),
+		auditCommand(g),
+		volumesCommand(g),
+		upCommand(g),
+		downCommand(g),
+		psCommand(g),
+		superviseCommand(g),
+		gcCommand(g),
+		doctorCommand(g),
+		versionCommand(g),
+	)
 	for _, c := range cmd.Commands() {
 		strictArgs(c)
 	}

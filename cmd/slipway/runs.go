@@ -53,34 +53,65 @@ func runsCommand(g *globals) *cobra.Command {
 }
 
 func logsCommand(g *globals) *cobra.Command {
-	return &cobra.Command{
-		Use:   "logs RUN[/TASK]",
-		Short: "Print the output of a run's tests (RUN may be `last`)",
-		Args:  cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
-			s := store.ReadOnly(g.root)
-			name, task, one := strings.Cut(args[0], "/")
-			run, err := s.Run(name)
-			if err != nil {
-				return usageError{err}
+	var f projectFlags
+	var follow bool
+	var tail int
+	cmd := &cobra.Command{
+		Use:   "logs [RUN[/TASK] | DIR] [CONTAINER...]",
+		Short: "Print the output of a run's tests (RUN may be `last`), or of the containers that run for DIR",
+		Long:  "Prints what the tests of a run on this root said (RUN may be `last`), or, for a\ndirectory (default .) or --env, what its running containers say.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if f.env == "" && len(args) > 0 && !isDirectory(args[0]) {
+				if len(args) > 1 {
+					return usagef("%s is no directory; give one run, or RUN/TASK", args[0])
+				}
+				return g.runLogs(args[0])
 			}
-			dir := s.RunDir(run.ID)
-			if one {
-				return printTaskLogs(filepath.Join(dir, engine.TaskDir(task), "log"), args[0])
+			containers := args
+			if f.env == "" && len(args) > 0 {
+				containers = args[1:]
 			}
-			logs, err := filepath.Glob(filepath.Join(dir, "*", "log"))
+			project, _, err := f.project(args[:min(1, len(args))])
 			if err != nil {
 				return err
 			}
-			for _, path := range logs {
-				fmt.Printf("== %s\n", engine.TaskOf(filepath.Base(filepath.Dir(path))))
-				if err := printTaskLogs(path, args[0]); err != nil {
-					return err
-				}
-			}
-			return nil
+			return g.followLogs(cmd.Context(), project, containers, tail, follow)
 		},
 	}
+	f.register(cmd)
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "of containers: go on until interrupted")
+	cmd.Flags().IntVar(&tail, "tail", -1, "of containers: so many lines of each (default: all that is kept)")
+	return cmd
+}
+
+func isDirectory(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
+// runLogs prints what the tests of a run said: "RUN", or "RUN/TASK".
+func (g *globals) runLogs(which string) error {
+	s := store.ReadOnly(g.root)
+	name, task, one := strings.Cut(which, "/")
+	run, err := s.Run(name)
+	if err != nil {
+		return usageError{err}
+	}
+	dir := s.RunDir(run.ID)
+	if one {
+		return printTaskLogs(filepath.Join(dir, engine.TaskDir(task), "log"), which)
+	}
+	logs, err := filepath.Glob(filepath.Join(dir, "*", "log"))
+	if err != nil {
+		return err
+	}
+	for _, path := range logs {
+		fmt.Printf("== %s\n", engine.TaskOf(filepath.Base(filepath.Dir(path))))
+		if err := printTaskLogs(path, which); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // printTaskLogs prints what a test said, and after it what its services did.

@@ -76,8 +76,9 @@ const (
 
 var projectName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
 
-// check refuses what could not be run, before anything is changed.
-func (s *Spec) check() error {
+// Check refuses what could not be run, before anything is changed. It does not
+// look at the machine: a port that somebody else holds is met at Apply.
+func (s *Spec) Check() error {
 	if !projectName.MatchString(s.Project) {
 		return fmt.Errorf("project %q: a name is small letters, digits, dots, dashes and underscores, 63 at most", s.Project)
 	}

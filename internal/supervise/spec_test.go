@@ -47,7 +47,7 @@ func TestSpecsThatCannotRun(t *testing.T) {
 			{Name: "web", Digest: digestA, Ports: []Port{{"127.0.0.1:80", 80}}}, {Name: "db", Digest: digestA, Ports: []Port{{"127.0.0.1:80", 81}}},
 		}},
 	} {
-		if err := spec.check(); err == nil || !strings.Contains(err.Error(), why) {
+		if err := spec.Check(); err == nil || !strings.Contains(err.Error(), why) {
 			t.Errorf("%s: got %v", why, err)
 		}
 	}

@@ -91,7 +91,7 @@ func (s state) read(project string) (Spec, error) {
 	if err := json.Unmarshal(data, &spec); err != nil {
 		return Spec{}, fmt.Errorf("project %s: %s is damaged: %w; deliver it again", project, s.spec(project), err)
 	}
-	return spec, spec.check()
+	return spec, spec.Check()
 }
 
 // digests are those that some project runs.

@@ -108,7 +108,7 @@ func (s *Supervisor) Close() error {
 // brings them back. When it returns an error the project is as before, or as near
 // to that as could be brought about; the error says which. tell is told of each step.
 func (s *Supervisor) Apply(ctx context.Context, spec Spec, tell func(string)) error {
-	if err := spec.check(); err != nil {
+	if err := spec.Check(); err != nil {
 		return err
 	}
 	return s.project(spec.Project).apply(ctx, spec, tell)
