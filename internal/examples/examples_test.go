@@ -2,6 +2,9 @@ package examples
 
 import (
 	"encoding/json"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -120,6 +123,59 @@ func TestPythonWeb(t *testing.T) {
 	if strings.Contains(stdout+stderr, "Setting up python3-flask") {
 		t.Error("a change of the source installed the requirements again")
 	}
+}
+
+// TestShop: unit tests alone, integration tests beside a real database and a real
+// cache; each test has its own copy of the seeded catalogue. Then the same images
+// and services as a development set.
+func TestShop(t *testing.T) {
+	t.Parallel()
+	r := newRoot(t, "shop")
+	dir := copied(t, "shop")
+	r.want(r.pipeline(0, dir), "passed", "db built", "  starts passed", "seed built",
+		"web built", "  unit passed", "  integration passed", "  seed-is-whole passed")
+	r.want(r.pipeline(0, dir), "passed", "db cached", "  starts passed reused", "seed cached",
+		"web cached", "  unit passed reused", "  integration passed reused", "  seed-is-whole passed reused")
+
+	// Another row in the seed, and the test that counts them says so.
+	edit(t, filepath.Join(dir, "seed", "catalogue.sql"), "480, 40);", "480, 40), (4, 'tea', 390, 25);")
+	got := r.pipeline(1, dir, "--only", "web/integration")
+	r.want(got, "failed", "db cached", "seed built", "web cached", "  unit passed reused", "  integration failed")
+
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := l.Addr().String()
+	l.Close()
+	t.Cleanup(func() { r.slipway("supervise", "stop") })
+	if code, _, _ := r.slipway("up", dir, "--publish", "web="+at+":8000"); code != 0 {
+		t.Fatalf("up: exit code %d", code)
+	}
+	if body := get(t, "http://"+at+"/"); !strings.Contains(body, `"apple","bread","coffee","tea"`) || !strings.Contains(body, `"visitors":1`) {
+		t.Errorf("the shop says %s", body)
+	}
+	if code, stdout, _ := r.slipway("logs", dir, "db", "--tail", "5"); code != 0 || !strings.Contains(stdout, "ready for connections") {
+		t.Error("the database's log is not shown")
+	}
+	if code, _, _ := r.slipway("down", dir, "--volumes"); code != 0 {
+		t.Errorf("down: exit code %d", code)
+	}
+}
+
+// get asks over HTTP and wants an answer.
+func get(t *testing.T, url string) string {
+	t.Helper()
+	answer, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	body, err := io.ReadAll(answer.Body)
+	if err != nil || answer.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %s, %v", url, answer.Status, err)
+	}
+	return string(body)
 }
 
 // TestFailing: each failure is told where a person looks for it, and does not

@@ -1,0 +1,11 @@
+CREATE TABLE product (
+	id INT PRIMARY KEY,
+	name VARCHAR(80) NOT NULL,
+	cents INT NOT NULL,
+	stock INT NOT NULL
+);
+CREATE TABLE sale (
+	id INT PRIMARY KEY AUTO_INCREMENT,
+	product INT NOT NULL REFERENCES product (id),
+	pieces INT NOT NULL
+);
