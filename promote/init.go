@@ -22,6 +22,9 @@ type Template struct {
 	Files  fs.FS           // the repository's directory
 	Paths  []string        // of environment files in it
 	Source pipeline.Source // of the images, for files that name none
+	// Delivered names the files beside an environment file that its delivery
+	// reads; nil: none does.
+	Delivered func(pipeline.Deliver) ([]string, error)
 }
 
 // Begun says what Init did.
@@ -114,7 +117,8 @@ func (t Template) collect() (map[string][]byte, error) {
 	return files, nil
 }
 
-// beside reads what an environment file names: keys, and encrypted secrets.
+// beside reads what an environment file names: keys, encrypted secrets, and what
+// its delivery reads.
 func (t Template) beside(f File) (map[string][]byte, error) {
 	files := map[string][]byte{}
 	take := func(name, why string) error {
@@ -136,6 +140,17 @@ func (t Template) beside(f File) (map[string][]byte, error) {
 		}
 		if err := take(s.Age, "the secret "+name); err != nil {
 			return nil, err
+		}
+	}
+	if t.Delivered != nil {
+		names, err := t.Delivered(f.Environment.Deliver)
+		if err != nil {
+			return nil, mistake("%s: %w", f.Path, err)
+		}
+		for _, name := range names {
+			if err := take(name, "deliver names "+name); err != nil {
+				return nil, err
+			}
 		}
 	}
 	a := f.Environment.Gates.Approvals

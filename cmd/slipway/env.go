@@ -76,7 +76,7 @@ func (g *globals) beginEnvironments(ctx context.Context, f environmentFlags, dir
 		}
 	}
 	return g.withPromoter(ctx, f, func(pr *promote.Promoter) error {
-		done, err := pr.Init(ctx, promote.Template{Files: os.DirFS(abs), Paths: p.Environments, Source: source}, f.person().String())
+		done, err := pr.Init(ctx, promote.Template{Files: os.DirFS(abs), Paths: p.Environments, Source: source, Delivered: filesOfDelivery}, f.person().String())
 		if err != nil {
 			return err
 		}

@@ -87,7 +87,8 @@ func (g *globals) withPromoter(ctx context.Context, f environmentFlags, do func(
 			Dir: filepath.Join(g.root, "promotions"), Environments: promote.Environments{Repository: repo, Branch: f.branch},
 			Registries: all, Git: open, Now: time.Now, Sign: f.person(), Out: os.Stderr,
 			Deliverers: map[string]promote.Deliverer{
-				"git": &promote.GitDelivery{Home: f.home(g), Line: f.branch, Git: open, Now: time.Now, Sign: f.person()},
+				"local": localDelivery{g, all},
+				"git":   &promote.GitDelivery{Home: f.home(g), Line: f.branch, Git: open, Now: time.Now, Sign: f.person()},
 			},
 		}
 		ended, err := p.Recover(ctx)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -52,6 +53,17 @@ func ParseLocal(config map[string]any) (Local, error) {
 			errors.New(strings.TrimPrefix(err.Error(), "json: ")))
 	}
 	return l, nil
+}
+
+// FileNames are the files beside the environment file that containers are given, sorted.
+func (l Local) FileNames() []string {
+	names := map[string]bool{}
+	for _, files := range append(slices.Collect(maps.Values(l.Images)), l.LocalImage) {
+		for _, name := range files.Files {
+			names[name] = true
+		}
+	}
+	return sortedKeys(names)
 }
 
 // Delivered is one image of an environment, to be run.
