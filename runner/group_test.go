@@ -154,7 +154,7 @@ func TestServicesWaitForEachOther(t *testing.T) {
 	dir := t.TempDir()
 	shared := func(s *runner.Service) { s.Binds = []runner.Bind{{Source: dir, Target: "/shared"}} }
 	out := b.passes("cat /shared/order", beside(
-		b.service("web", "echo web >>/shared/order; sleep 60", shared, after("migrate", "service_completed_successfully")),
+		b.service("web", "echo web >>/shared/order; touch /tmp/up; sleep 60", shared, checked("CMD", "test", "-e", "/tmp/up"), after("migrate", "service_completed_successfully")),
 		b.service("migrate", "sleep 0.1; echo migrate >>/shared/order", shared, after("db", "service_healthy")),
 		b.service("db", "sleep 0.1; echo db >>/shared/order; touch /tmp/up; sleep 60", shared, checked("CMD", "test", "-e", "/tmp/up")),
 	), func(q *runner.Request) { q.Binds = []runner.Bind{{Source: dir, Target: "/shared"}} })

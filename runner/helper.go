@@ -187,10 +187,6 @@ func (h *helper) call(ctx context.Context, c wire.Call, pass *os.File) (wire.Rep
 	}
 }
 
-// expect tells the helper that a sandbox will be asked for. Whether it hears it
-// makes a difference of milliseconds only.
-func (h *helper) expect() { _ = h.send(wire.Call{Op: wire.Expect}, nil) }
-
 func (h *helper) send(c wire.Call, pass *os.File) error {
 	msg, err := json.Marshal(c)
 	if err != nil {

@@ -1,11 +1,16 @@
 package runner_test
 
 import (
+	"context"
+	"io"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"slipway/pipeline"
 	"slipway/runner"
@@ -134,6 +139,64 @@ ps -o pid,args | grep -v -e PID -e ps -e sh -e grep -e sort
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
 		}
+	}
+}
+
+// The agent is the one process that began outside. It holds nothing of the host
+// open: no file, no directory, and not what the runner's own parent left open.
+func TestNothingOfTheHostIsOpen(t *testing.T) {
+	left, err := unix.Open(t.TempDir(), unix.O_RDONLY|unix.O_DIRECTORY, 0) // as a careless parent would: not closed by exec
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(left)
+	b := open(t)
+	var files []string
+	out := b.passes(`ls /proc/self/fd | wc -l`, func(q *runner.Request) {
+		q.Egress = func(_ context.Context, netns string) (io.Closer, []netip.Addr, error) {
+			dir := strings.TrimSuffix(netns, "ns/net") + "fd"
+			entries, err := os.ReadDir(dir)
+			for _, e := range entries {
+				file, _ := os.Readlink(filepath.Join(dir, e.Name()))
+				files = append(files, file)
+			}
+			return io.NopCloser(nil), nil, err
+		}
+	})
+	if out != "4\n" { // three, and the directory that ls reads
+		t.Errorf("the command has %s files open", out)
+	}
+	for _, f := range files {
+		kind, _, _ := strings.Cut(f, ":")
+		if f != "/dev/null" && kind != "socket" && kind != "pipe" && kind != "anon_inode" {
+			t.Errorf("the agent has %s open", f)
+		}
+	}
+	if len(files) < 4 {
+		t.Errorf("only %v are open: is this the agent?", files)
+	}
+}
+
+// An image may have links where the kernel's file systems go. They lead nowhere
+// but into the image, and never hide that something is not where it belongs.
+func TestImagesWithLinksForMountPoints(t *testing.T) {
+	b := open(t)
+	for _, name := range []string{"proc", "sys"} {
+		top := t.TempDir()
+		if err := os.Symlink("/etc", filepath.Join(top, name)); err != nil {
+			t.Fatal(err)
+		}
+		_, err := b.Test(t.Context(), b.request(pipeline.Test{Command: []string{"true"}}, lowers(top, b.image)), io.Discard)
+		if err == nil || !strings.Contains(err.Error(), "mount /"+name) {
+			t.Errorf("/%s is a link: %v", name, err)
+		}
+	}
+	top := t.TempDir()
+	if err := os.Symlink("/devices", filepath.Join(top, "dev")); err != nil {
+		t.Fatal(err)
+	}
+	if out := b.passes(`ls /devices/pts/ptmx && echo x >/dev/null && ls -l /devices/null | cut -c1`, lowers(top, b.image)); out != "/devices/pts/ptmx\nc\n" {
+		t.Errorf("/dev is a link: %q", out)
 	}
 }
 

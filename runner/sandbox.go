@@ -48,7 +48,6 @@ func (r *Runner) Prepare(ctx context.Context, req Request) (prepared *Sandbox, e
 			s.Close()
 		}
 	}()
-	r.helper.expect()
 	if len(req.Services) > 0 {
 		if s.group, err = r.startGroup(ctx, &req); err != nil {
 			return s, err

@@ -1,3 +1,8 @@
+// It mostly waits for the kernel, and needs no cgroup's word on its cores.
+//
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
+
 // Command slipway-sandbox makes sandboxes for slipway, which starts it and
 // speaks to it over a socket. It is of no use to people.
 package main
@@ -6,6 +11,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"runtime"
 
 	"github.com/rs/zerolog"
 
@@ -13,10 +19,12 @@ import (
 	"slipway/runner/wire"
 )
 
+// The main goroutine keeps to the main thread. Sandboxes are started from threads
+// that take on a sandbox's cgroup and owner and end with them, and the main
+// thread is the one that never ends.
+func init() { runtime.LockOSThread() }
+
 func main() {
-	if len(os.Args) == 2 && os.Args[1] == "init" {
-		sandbox.Init() // libcontainer runs its own binary again inside the new namespaces
-	}
 	cfg := sandbox.Config{Log: zerolog.New(os.Stderr).Level(zerolog.InfoLevel)}
 	flag.StringVar(&cfg.Root, "root", "", "directory of the sandboxes' writable layers")
 	flag.StringVar(&cfg.Cgroup, "cgroup", "", "parent of the sandboxes' cgroups, absolute")

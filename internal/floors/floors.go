@@ -68,7 +68,6 @@ var rooms = []room{
 	{"github.com/moby/buildkit", []string{"builder"}, "a BuildKit upgrade touches one room"},
 	{"github.com/tonistiigi/fsutil", []string{"builder"}, "BuildKit's view of files"},
 	{"github.com/containerd/containerd/v2", []string{"builder"}, "BuildKit's store"},
-	{"github.com/opencontainers/runc", []string{"runner", "cmd/slipway-sandbox"}, "libcontainer re-executes its own binary and needs cgo: only the helper links it"},
 	{"github.com/opencontainers/cgroups", []string{"runner", "cmd/slipway-sandbox"}, "limits belong to sandboxes"},
 	{"github.com/opencontainers/runtime-spec", []string{"runner", "cmd/slipway-sandbox", "builder"}, "how a sandbox is made; builder because BuildKit's executor hands its steps over in it"},
 	{"github.com/moby/profiles", []string{"runner", "cmd/slipway-sandbox"}, "the seccomp profile of sandboxes"},

@@ -10,6 +10,7 @@
 package agent
 
 import (
+	"errors"
 	"os"
 	"os/signal"
 	"sync"
@@ -26,7 +27,7 @@ func Run(args []string) int {
 	if len(args) > 1 && args[1] == wire.HoldArg {
 		return hold()
 	}
-	if !secure() {
+	if enter() != nil {
 		return 3
 	}
 	return serve()
@@ -42,7 +43,7 @@ func hold() int {
 // secure closes the ways from the command to its PID 1. The agent's file is
 // not readable either, so the kernel keeps /proc/1 shut from the first
 // instruction on; this is the second lock.
-func secure() bool {
+func secure(*wire.Setup) error {
 	dropFD(wire.ExeFD)
 	unix.CloseOnExec(wire.AgentFD)
 	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
@@ -54,7 +55,10 @@ func secure() bool {
 	_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0)
 	unix.Umask(0o022)
 	limit()
-	return confine()
+	if !confine() {
+		return errors.New("install the seccomp filter: the kernel refuses it")
+	}
+	return nil
 }
 
 // limit sets what the command inherits: files as a program of today expects,

@@ -13,16 +13,16 @@ import (
 // measure reads the counters of a sandbox. What this kernel does not keep is 0.
 func (b *box) measure() *wire.Counters {
 	c := &wire.Counters{}
-	if v2, ok := b.cgroups[""]; ok && len(b.cgroups) == 1 {
+	if v2, ok := b.group.paths[""]; ok && len(b.group.paths) == 1 {
 		c.OOMKills = keyed(v2, "memory.events", "oom_kill")
 		c.PeakMemory = int64(single(v2, "memory.peak"))
 		c.CPU = int64(keyed(v2, "cpu.stat", "usage_usec")) * int64(time.Microsecond)
 		c.PidsDenied = keyed(v2, "pids.events", "max")
 	} else {
-		c.OOMKills = keyed(b.cgroups["memory"], "memory.oom_control", "oom_kill")
-		c.PeakMemory = int64(single(b.cgroups["memory"], "memory.max_usage_in_bytes"))
-		c.CPU = int64(single(b.cgroups["cpuacct"], "cpuacct.usage"))
-		c.PidsDenied = keyed(b.cgroups["pids"], "pids.events", "max")
+		c.OOMKills = keyed(b.group.paths["memory"], "memory.oom_control", "oom_kill")
+		c.PeakMemory = int64(single(b.group.paths["memory"], "memory.max_usage_in_bytes"))
+		c.CPU = int64(single(b.group.paths["cpuacct"], "cpuacct.usage"))
+		c.PidsDenied = keyed(b.group.paths["pids"], "pids.events", "max")
 	}
 	if w := b.diskWord.Load(); w != nil {
 		c.Disk = *w

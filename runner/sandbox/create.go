@@ -9,8 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	_ "github.com/opencontainers/cgroups/devices" // libcontainer's device rules for both cgroup versions
-	"github.com/opencontainers/runc/libcontainer"
 	"slipway/runner/wire"
 )
 
@@ -21,10 +19,9 @@ type box struct {
 	target string // mount point of the root, in this process's mounts only
 	slot   *slot
 
-	container *libcontainer.Container
-	process   *libcontainer.Process
-	cgroups   map[string]string
-	ended     chan struct{} // closed when PID 1 is gone and collected
+	group   *group
+	process *os.Process
+	ended   chan struct{} // closed when PID 1 is gone and collected
 
 	once      sync.Once
 	removeErr error
@@ -38,7 +35,6 @@ func (h *helper) create(id string, s *wire.Sandbox, agent *os.File) (_ *wire.Mad
 		return nil, errors.New("a create call needs an id, a sandbox and the agent's socket")
 	}
 	t := newTimer()
-	h.warmer.poke()
 	if err := h.watch.room(); err != nil {
 		return nil, err
 	}
@@ -77,16 +73,19 @@ func (h *helper) create(id string, s *wire.Sandbox, agent *os.File) (_ *wire.Mad
 		return nil, err
 	}
 	t.lap("place")
-	pid, err := h.launch(b, s, agent, t)
-	if err != nil {
+	if b.group, err = h.newGroup(id, s.Limits); err != nil {
+		return nil, err
+	}
+	t.lap("cgroup")
+	if err := h.launch(b, s, agent); err != nil {
 		return nil, fmt.Errorf("make the sandbox: %w", err)
 	}
 	h.watch.add(b, s.Limits.Disk)
 	h.mu.Lock()
 	h.sandboxes[id] = b
 	h.mu.Unlock()
-	t.lap("run")
-	return &wire.Made{PID: pid, Out: filepath.Join(b.dir, outName), TimingUS: t.laps}, nil
+	t.lap("launch")
+	return &wire.Made{PID: b.process.Pid, Out: filepath.Join(b.dir, outName), TimingUS: t.laps}, nil
 }
 
 // claim reserves an id.
@@ -98,38 +97,6 @@ func (h *helper) claim(id string) error {
 	}
 	h.sandboxes[id] = nil
 	return nil
-}
-
-// launch lets libcontainer make the namespaces and start the agent in them.
-func (h *helper) launch(b *box, s *wire.Sandbox, agent *os.File, t *timer) (pid int, err error) {
-	c, err := libcontainer.Create(filepath.Join(h.mounts, ".state"), b.id, h.config(b, s))
-	if err != nil {
-		return 0, err
-	}
-	b.container = c
-	t.lap("create")
-	p := &libcontainer.Process{
-		Args: []string{fmt.Sprintf("/proc/self/fd/%d", wire.ExeFD)},
-		Env:  []string{"GOMAXPROCS=2", "HOME=/"}, // for the agent itself: it needs no more cores, and its child gets its own environment
-		Cwd:  "/",
-		Init: true,
-		// Their places are wire.AgentFD, wire.ExeFD and wire.FilterFD.
-		ExtraFiles: []*os.File{agent, h.agent, h.filters.of(s)},
-	}
-	if err := c.Run(p); err != nil {
-		return 0, err
-	}
-	b.process, b.ended = p, make(chan struct{})
-	go func() {
-		defer close(b.ended)
-		_, _ = p.Wait() // how PID 1 ended says nothing: the agent's record does
-	}()
-	state, err := c.State()
-	if err != nil {
-		return 0, err
-	}
-	b.cgroups = state.CgroupPaths
-	return p.Pid()
 }
 
 // timer notes how long each step of a creation took, in microseconds.

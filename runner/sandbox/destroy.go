@@ -41,8 +41,8 @@ func (h *helper) remove(b *box) error {
 		}
 	}
 	var errs []error
-	if b.container != nil {
-		errs = append(errs, b.container.Destroy())
+	if b.group != nil {
+		errs = append(errs, b.group.remove())
 	}
 	errs = append(errs, detach(b.target))
 	if b.dir != "" {

@@ -13,7 +13,7 @@ import (
 )
 
 // compile turns a profile into the BPF program that the kernel takes
-// (seccomp(2)). libcontainer would do it again for every sandbox, from inside;
+// (seccomp(2)). A runtime would do it again for every sandbox, from inside;
 // done once here it is a tenth of a sandbox's start less. The agent installs it.
 func compile(profile *specs.LinuxSeccomp) ([]byte, error) {
 	byDefault, err := action(profile.DefaultAction, profile.DefaultErrnoRet)

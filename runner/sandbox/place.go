@@ -15,8 +15,8 @@ import (
 	"slipway/runner/wire"
 )
 
-// placer attaches mounts below a sandbox's root before libcontainer starts: it
-// would do the same from inside, one question to this process for each.
+// placer attaches mounts below a sandbox's root before its namespaces are made:
+// what comes with a mount namespace is locked in its place (mount_namespaces(7)).
 //
 // The image may be hostile: its symlinks are resolved as if its root were "/",
 // by the kernel (openat2(2), RESOLVE_IN_ROOT), and mounts are attached to what

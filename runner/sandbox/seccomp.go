@@ -3,23 +3,15 @@ package sandbox
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 
 	"github.com/moby/profiles/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"slipway/runner/wire"
 )
-
-// capabilities are Docker's defaults without NET_RAW (raw sockets), MKNOD
-// (device files) and AUDIT_WRITE. All of them count inside the sandbox's user
-// namespace only.
-func capabilities() []string {
-	return []string{
-		"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_SETGID", "CAP_SETUID",
-		"CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL",
-	}
-}
 
 // filters are the compiled seccomp filters of sandboxes, in sealed files.
 type filters struct {
@@ -32,7 +24,8 @@ type filters struct {
 // the foreign ones is refused whole, and compiling for them as well would take
 // libseccomp ten times as long.
 func newFilters() (f filters, err error) {
-	spec := &specs.Spec{Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{Bounding: capabilities()}}}
+	names := slices.Sorted(maps.Keys(wire.Capabilities()))
+	spec := &specs.Spec{Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{Bounding: names}}}
 	profile, err := seccomp.GetDefaultProfile(spec)
 	if err != nil {
 		return f, fmt.Errorf("the seccomp profile: %w", err)

@@ -1,7 +1,7 @@
-// Package sandbox makes and removes sandboxes with libcontainer, for the runner,
-// which asks over a socket. It is linked into the helper program slipway-sandbox
-// alone: libcontainer runs its own binary again inside every new sandbox, so
-// that binary must be small and hold nothing else.
+// Package sandbox makes and removes sandboxes for the runner, which asks over a
+// socket. It is linked into the helper program slipway-sandbox alone: starting a
+// process copies the memory map of the one that starts it, so that one must be
+// small and hold nothing else.
 //
 // It lives in a mount namespace of its own, where every overlay it mounts goes
 // when it goes. It refuses to outlive its runner: when the socket ends it kills
@@ -42,7 +42,8 @@ type helper struct {
 	slots   *slots
 	filters filters
 	masked  []string
-	warmer  *warmer
+	trees   map[string]string // mount points of cgroup controllers, version 1
+	null    *os.File
 	watch   *watch
 
 	mu        sync.Mutex
@@ -91,7 +92,12 @@ func open(cfg Config) (*helper, error) {
 		return h, err
 	}
 	h.masked = maskedPaths()
-	h.warmer = newWarmer()
+	if h.trees, err = findTrees(); err != nil {
+		return h, err
+	}
+	if h.null, err = os.OpenFile(os.DevNull, os.O_RDWR, 0); err != nil {
+		return h, err
+	}
 	h.watch = newWatch(cfg.Root, cfg.Log)
 	if err := h.makeSkeleton(); err != nil {
 		return h, err
@@ -124,10 +130,6 @@ func (h *helper) receive(socket *os.File) {
 		var c wire.Call
 		if err := json.Unmarshal(buf[:n], &c); err != nil {
 			h.cfg.Log.Error().Err(err).Msg("a call that is not JSON")
-			continue
-		}
-		if c.Op == wire.Expect {
-			h.warmer.poke()
 			continue
 		}
 		h.calls.Add(1)
@@ -216,7 +218,6 @@ func (h *helper) close() error {
 	}
 	wg.Wait()
 	h.watch.close()
-	h.warmer.close()
 	select {
 	case <-h.settled:
 	case <-time.After(settleLimit):

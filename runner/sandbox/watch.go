@@ -175,9 +175,9 @@ func (w *watch) condemn(b *box, why string) {
 // which no walk can see.
 func unlinked(b *box) (total int64) {
 	seen := map[uint64]bool{}
-	dir := b.cgroups["devices"]
+	dir := b.group.paths["devices"]
 	if dir == "" {
-		dir = b.cgroups[""]
+		dir = b.group.paths[""]
 	}
 	procs, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
 	if err != nil {

@@ -12,7 +12,6 @@ type Op string
 
 // The helper's operations.
 const (
-	Expect  Op = "expect"  // a Create follows soon; it is not answered
 	Create  Op = "create"  // make a sandbox whose agent waits for an Exec; the agent's socket travels as SCM_RIGHTS
 	Measure Op = "measure" // read its counters
 	Kill    Op = "kill"    // kill everything in it, at once

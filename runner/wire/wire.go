@@ -81,7 +81,7 @@ type Refused struct {
 	Reason string
 }
 
-// The kinds of frame. Exec, Stop and Signal go to the agent, the others come from it.
+// The kinds of frame. Setup is the helper's to the agent. Exec, Stop and Signal go to the agent, the others come from it.
 const (
 	KindExec byte = iota + 1
 	KindStop
@@ -89,6 +89,7 @@ const (
 	KindDone
 	KindRefused
 	KindSignal
+	KindSetup
 )
 
 // HeaderSize of a frame: kind, then the length of its body.

@@ -16,6 +16,7 @@ func TestRoundTrip(t *testing.T) {
 		&Started{Nonce: Nonce{9}, At: 1 << 40},
 		&Done{Nonce: Nonce{15: 7}, Exit: 139, Signal: 11, Interrupted: true, Lost: true, Bytes: 1 << 63, Started: -1, Ended: 5},
 		&Refused{Exit: 127, Reason: "no"},
+		&Setup{Root: "/run/x", Hostname: "h", Masked: []string{"/proc/kcore", "/sys/firmware"}, Unified: true},
 	} {
 		frame := Encode(want)
 		kind, size, err := ParseHeader(frame)
@@ -44,7 +45,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add(Encode(&Done{})[HeaderSize:])
 	f.Add([]byte{255, 255, 255, 255, 255, 255, 255, 127})
 	f.Fuzz(func(t *testing.T, data []byte) {
-		for _, b := range []Body{&Exec{}, &Started{}, &Done{}, &Refused{}, &Signal{}} {
+		for _, b := range []Body{&Exec{}, &Started{}, &Done{}, &Refused{}, &Signal{}, &Setup{}} {
 			if Decode(data, b) == nil {
 				if again := Encode(b); string(again[HeaderSize:]) != string(data) {
 					t.Errorf("%T: %x came back as %x", b, data, again[HeaderSize:])
