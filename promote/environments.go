@@ -44,7 +44,7 @@ type File struct {
 func (e Environments) Read(ctx context.Context) (State, error) {
 	head, err := e.Repository.Head(ctx, e.Branch)
 	if errors.Is(err, git.ErrNoBranch) || errors.Is(err, fs.ErrNotExist) {
-		return State{}, fmt.Errorf("%w; `slipway env init` puts a repository's environments there", err)
+		return State{}, mistake("%w; `slipway env init` puts a repository's environments there", err)
 	}
 	if err != nil {
 		return State{}, err
