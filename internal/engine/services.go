@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -45,16 +46,48 @@ func (c *conductor) fetchAll(ctx context.Context) {
 			c.fetches.of[s.Image] = f
 			c.fetches.work.Go(func() {
 				defer close(f.done)
+				told := c.tellFetch(s.Image)
 				for range own + 1 {
 					f.got, f.err = c.Fetch(ctx, s.Image)
 					if f.err == nil || ctx.Err() != nil {
-						return
+						break
 					}
 				}
+				told(f)
 			})
 		}
 	}
 }
+
+// tellFetch shows a fetch that takes longer than one notices. The caller calls
+// what it gives at the end.
+func (c *conductor) tellFetch(reference string) func(*fetch) {
+	started := time.Now()
+	step := pipeline.Step{ID: "fetch " + reference, Name: "fetch " + reference, Started: &started}
+	tell := func() {
+		c.Progress(pipeline.Progress{Task: "services", Steps: []pipeline.Step{step}})
+	}
+	begun := make(chan struct{})
+	timer := time.AfterFunc(quiet, func() {
+		defer close(begun)
+		tell()
+	})
+	return func(f *fetch) {
+		if timer.Stop() {
+			return
+		}
+		<-begun
+		ended := time.Now()
+		step.Completed, step.Error = &ended, f.got.Failure
+		if f.err != nil {
+			step.Error = f.err.Error()
+		}
+		tell()
+	}
+}
+
+// quiet is how long a fetch goes on before it is shown.
+const quiet = 300 * time.Millisecond
 
 // stop ends what is still being fetched: nobody waits for it any more.
 func (f *fetches) stop() {
