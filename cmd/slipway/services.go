@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"net/netip"
 	"os"
@@ -165,13 +163,9 @@ func (l *serviceLog) close() {
 }
 
 // serviceLogs are the files of what the services of an attempt said, sorted by
-// name. Where there were several attempts, those of the last.
-func serviceLogs(taskDir string) ([]string, error) {
-	logs, err := filepath.Glob(filepath.Join(globQuote(taskDir), engine.ServiceLogs, "*"+logSuffix))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	return logs, nil
+// name. dir is where the attempt's own log is.
+func serviceLogs(dir string) ([]string, error) {
+	return filepath.Glob(filepath.Join(globQuote(dir), engine.ServiceLogs, "*"+logSuffix))
 }
 
 // globQuote makes a path mean itself: names of a matrix hold brackets.
