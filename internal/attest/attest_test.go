@@ -2,9 +2,11 @@ package attest_test
 
 import (
 	"errors"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -194,23 +196,50 @@ func TestCommandSigner(t *testing.T) {
 	}
 }
 
-// FuzzVerify: no bytes but those that were signed verify, and none make it panic.
+// FuzzVerify: nothing verifies but what was signed, and nothing makes it panic.
+// The key is always the same one: every worker of the fuzzer makes its own world.
 func FuzzVerify(f *testing.F) {
+	private, err := os.ReadFile("testdata/fuzz.key")
+	if err != nil {
+		f.Fatal(err)
+	}
 	w := newWorld(f)
-	good := map[string]bool{}
-	for _, p := range []attest.Predicate{
-		w.result(f, "unit"), w.provenance(f),
-		attest.Approval{Environment: "prod", Commit: w.source.Commit, Signed: now},
+	if w.signer, err = attest.ParseSigner(private, nil); err != nil {
+		f.Fatal(err)
+	}
+	claims := []attest.Predicate{
+		w.result(f, "unit"), w.provenance(f), attest.Approval{Environment: "prod", Commit: w.source.Commit, Signed: now},
 		attest.BreakGlass{Environment: "prod", Promotion: "p", Gates: []string{"soak"}, Reason: "r", Signed: now},
-	} {
+	}
+	for _, p := range claims {
 		a := w.sign(f, w.signer, p)
-		good[string(a.Manifest)+string(a.Bundle)] = true
 		f.Add(a.Manifest, a.Bundle)
 	}
 	f.Fuzz(func(t *testing.T, manifest, bundle []byte) {
 		_, _ = attest.Layer(manifest)
-		if _, err := attest.Verify(w.subject, manifest, bundle, w.keys(), now); err == nil && !good[string(manifest)+string(bundle)] {
+		v, err := attest.Verify(w.subject, manifest, bundle, w.keys(), now)
+		if err == nil && !slices.ContainsFunc(claims, func(p attest.Predicate) bool { return reflect.DeepEqual(p, v.Predicate) }) {
 			t.Errorf("a forgery: %s %s", manifest, bundle)
+		}
+	})
+}
+
+// FuzzParseKey: what is read is written again as the same key with the same time.
+func FuzzParseKey(f *testing.F) {
+	s, _, err := attest.NewSigner(now, now.Add(time.Hour))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(s.Key.Marshal())
+	f.Add([]byte("# not-after: 2026-01-01T00:00:00Z\n" + string(attest.Key{Public: s.Key.Public}.Marshal())))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		k, err := attest.ParseKey(data)
+		if err != nil {
+			return
+		}
+		again, err := attest.ParseKey(k.Marshal())
+		if err != nil || !again.Equal(k) || !again.NotBefore.Equal(k.NotBefore.Truncate(time.Second)) || !again.NotAfter.Equal(k.NotAfter.Truncate(time.Second)) {
+			t.Errorf("%s was read as %+v and written as %s (%v)", data, k, k.Marshal(), err)
 		}
 	})
 }
