@@ -7,8 +7,6 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
-	"io"
-	"log"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -18,13 +16,13 @@ import (
 	"testing"
 	"time"
 
-	ggcr "github.com/google/go-containerregistry/pkg/registry"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"slipway/internal/attest"
 	"slipway/internal/need"
 	"slipway/internal/registry"
+	"slipway/internal/registry/endpoint"
 	"slipway/internal/registry/local"
 )
 
@@ -41,6 +39,8 @@ func TestCosign(t *testing.T) {
 	c.copied("shop/web", registry.CopyOptions{})
 	c.says("what a run has signed", 0, "root.pub", result, "shop/web")
 	c.says("the same, which must be PASSED", 0, "root.pub", result, "shop/web", policy)
+	c.write(t, "../nobody.json", `{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}`)
+	c.says("the same, with a root that trusts nobody, which version 2 asks for", 0, "root.pub", result, "shop/web", "--trusted-root=nobody.json")
 	c.says("where it was built", 0, "root.pub", "https://slsa.dev/provenance/v1", "shop/web")
 	c.says("another key", 1, "alice.pub", result, "shop/web")
 
@@ -98,7 +98,12 @@ type cosignBench struct {
 
 func newCosignBench(t *testing.T, cosign string) *cosignBench {
 	t.Helper()
-	server := httptest.NewServer(ggcr.New(ggcr.WithReferrersSupport(true), ggcr.Logger(log.New(io.Discard, "", 0))))
+	served, err := local.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { served.Close() })
+	server := httptest.NewServer(endpoint.New(endpoint.Options{Store: served}))
 	t.Cleanup(server.Close)
 	c := &cosignBench{place: newPlace(t), t: t, cosign: cosign, host: strings.TrimPrefix(server.URL, "http://")}
 	c.write(t, ".ci.yml", "version: 1\nimages: {web: {build: ., tests: {unit: {command: [\"true\"]}}}}\n")

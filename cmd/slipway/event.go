@@ -98,7 +98,7 @@ func (w *worktree) source(ctx context.Context, ev pipeline.Event) (s attest.Sour
 		}
 	}
 	if n > 0 {
-		return s, nil, fmt.Errorf("%d files differ from commit %.12s; commit them", n, ev.Commit)
+		return s, nil, fmt.Errorf("%s from commit %.12s; commit first", plural(n, "file differs", "files differ"), ev.Commit)
 	}
 	if s.Pipeline, err = w.tree.Rel(w.file); err != nil {
 		return s, nil, err

@@ -75,6 +75,9 @@ func (all platformSteps) inputs() (engine.Inputs, error) {
 			if s.Loose != "" {
 				in.Steps = append(in.Steps, s.Loose)
 			}
+			for _, source := range s.Sources {
+				in.Files = append(in.Files, source.Path)
+			}
 		}
 		in.Steps = append(in.Steps, p.Final.Key)
 		finals = append(finals, p.Final.Key.String())

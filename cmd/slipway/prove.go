@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -73,6 +74,10 @@ func (p prover) signing(ctx context.Context, o engine.Observed) (*signing, error
 		return nil, err
 	}
 	if err := s.sameAs(o); err != nil {
+		return nil, err
+	}
+	ignored := ignored{tree: p.tree.tree, dir: path.Dir(s.source.Pipeline), seen: map[string][]string{}}
+	if err := ignored.check(ctx, o); err != nil {
 		return nil, err
 	}
 	s.listed = []attest.Key{s.by.Key}

@@ -147,6 +147,14 @@ func imageColor(state string) string {
 	}
 }
 
+// plural is a number with the word for one or for several.
+func plural(n int, one, several string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprint(n, " ", several)
+}
+
 func matrixSuffix(m map[string]string) string {
 	if len(m) == 0 {
 		return ""

@@ -39,7 +39,10 @@ func (c *conductor) build(ctx context.Context, task pipeline.Task, out *outcome)
 	default:
 		out.end(pipeline.Passed, "")
 		c.expect(ctx, task, out.built.Image, true)
-		c.records.Go(func() { c.recordBuild(ctx, task, <-before, out.built) })
+		c.records.Go(func() {
+			out.inputs = <-before
+			c.recordBuild(ctx, task, out.inputs, out.built)
+		})
 	}
 }
 

@@ -30,7 +30,8 @@ type outcome struct {
 	done   chan struct{}
 	state  pipeline.State
 	reason string
-	built  Built // of a build
+	built  Built  // of a build
+	inputs Inputs // of a build; to be read when everything is recorded
 	took   time.Duration
 	ended  time.Time
 	test   *store.Test // of a test

@@ -98,6 +98,7 @@ type Inputs struct {
 	Key   digest.Digest   // of the image: equal keys give equal digests
 	Steps []digest.Digest // to be recorded as built once it is
 	Raw   json.RawMessage // for a later Predict's before
+	Files []string        // it takes from directories of the work tree, each relative to the directory it is of
 	// Predict says what a build would come to: Cached, WillBuild or Unknown, and
 	// why. built knows what was recorded; before is the last build's Raw.
 	Predict func(built func(digest.Digest) bool, before json.RawMessage) (state, reason string)

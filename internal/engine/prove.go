@@ -22,6 +22,7 @@ type Observed struct {
 type ObservedBuild struct {
 	Task              pipeline.Task
 	Built             Built
+	Inputs            Inputs // as read beside the build; without a Key where they could not be
 	Started, Finished time.Time
 	Tests             []ObservedTest // those that passed or failed
 }
@@ -65,7 +66,7 @@ func (c *conductor) observed(ev pipeline.Event) Observed {
 		if task.Kind == pipeline.BuildTask {
 			if out.state == pipeline.Passed {
 				of[owner(task)] = len(o.Builds)
-				o.Builds = append(o.Builds, ObservedBuild{Task: task, Built: out.built, Started: out.ended.Add(-out.took), Finished: out.ended})
+				o.Builds = append(o.Builds, ObservedBuild{Task: task, Built: out.built, Inputs: out.inputs, Started: out.ended.Add(-out.took), Finished: out.ended})
 			}
 			continue
 		}

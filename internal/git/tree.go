@@ -15,6 +15,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"path/filepath"
 	"sort"
@@ -88,6 +89,45 @@ func (t *Tree) Uncommitted(ctx context.Context) (int, error) {
 		}
 	}
 	return n, nil
+}
+
+// Ignored lists the files in a directory or file of the work tree that are no
+// part of the commit although git calls the tree clean: those that an ignore rule
+// covers, and those of other repositories inside this one. dir is
+// slash-separated and relative to Root, and so are the paths, which are sorted.
+func (t *Tree) Ignored(ctx context.Context, dir string) ([]string, error) {
+	index, err := t.repo.Storer.Index()
+	if err != nil {
+		return nil, fmt.Errorf("read the index of %s: %w", t.Root, err)
+	}
+	known := make(map[string]bool, len(index.Entries))
+	for _, e := range index.Entries {
+		known[e.Name] = true
+	}
+	var found []string
+	err = filepath.WalkDir(filepath.Join(t.Root, filepath.FromSlash(dir)), func(path string, d fs.DirEntry, err error) error {
+		if err == nil {
+			err = context.Cause(ctx)
+		}
+		if err != nil {
+			return err
+		}
+		rel, err := t.Rel(path)
+		if err != nil {
+			return err
+		}
+		switch {
+		case d.IsDir() && rel == git.GitDirName:
+			return fs.SkipDir
+		case !d.IsDir() && !known[rel] && rel != git.GitDirName: // a file of that name is a work tree's, see git-worktree(1)
+			found = append(found, rel)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look for ignored files in %s: %w", dir, err)
+	}
+	return found, nil
 }
 
 // File reads a file as it is in the commit. path is slash-separated, relative to Root.

@@ -106,6 +106,35 @@ func TestChanged(t *testing.T) {
 	}
 }
 
+func TestIgnored(t *testing.T) {
+	dir, run := repo(t)
+	for _, name := range []string{"a/tracked", "b/tracked", ".gitignore"} {
+		write(t, filepath.Join(dir, name), "dist/\n*.log\n")
+	}
+	run("add", "-A")
+	run("commit", "-qm", "first")
+	for _, name := range []string{"a/dist/app.js", "a/x.log", "b/c/y.log"} {
+		write(t, filepath.Join(dir, name), "x")
+	}
+	tree, err := git.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := tree.Uncommitted(t.Context()); n != 0 || err != nil {
+		t.Fatalf("%d files differ, %v", n, err)
+	}
+	for at, want := range map[string][]string{
+		".": {"a/dist/app.js", "a/x.log", "b/c/y.log"}, "a": {"a/dist/app.js", "a/x.log"}, "a/tracked": nil, "a/x.log": {"a/x.log"},
+	} {
+		if got, err := tree.Ignored(t.Context(), at); err != nil || !slices.Equal(got, want) {
+			t.Errorf("%s: %q, %v; want %q", at, got, err, want)
+		}
+	}
+	if _, err := tree.Ignored(t.Context(), "nowhere"); err == nil {
+		t.Error("a directory that is not there has no ignored files")
+	}
+}
+
 func TestFileOfTheCommit(t *testing.T) {
 	dir, run := repo(t)
 	write(t, filepath.Join(dir, "sub/.ci.yml"), "version: 1\r\n")
