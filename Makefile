@@ -52,6 +52,10 @@ bin/oci-conformance: .ci/conformance/go.mod
 bin/cosign: .ci/cosign/go.mod
 	CGO_ENABLED=0 go build -modfile=.ci/cosign/go.mod -trimpath -buildvcs=false -ldflags "-s -w" -o $@ github.com/sigstore/cosign/v3/cmd/cosign
 
+# A peer in make bench, from the module that slipway talks to registries with.
+bin/crane: .ci/crane/go.mod
+	CGO_ENABLED=0 go build -modfile=.ci/crane/go.mod -trimpath -buildvcs=false -ldflags "-s -w" -o $@ github.com/google/go-containerregistry/cmd/crane
+
 demo: setup-examples binaries ## build, then run the pipeline of examples/hello (root: $SLIPWAY_ROOT)
 	examples/bases hello
 	bin/slipway run pipeline examples/hello
@@ -67,7 +71,7 @@ check: setup-check ## format, lint, vet, tidiness of go.mod, floors
 	go mod tidy -diff
 	go test ./internal/floors
 
-bench: setup-bench binaries ## measure slipway against docker and podman on this machine (internal/bench)
+bench: setup-bench binaries bin/crane ## measure slipway against docker, podman and others on this machine (internal/bench)
 	internal/bench/run
 
 soak: setup-soak binaries bin/buildkitd bin/oci-conformance bin/cosign ## the long trials, with full counts: kills, races, fuzzing (hours)

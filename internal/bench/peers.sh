@@ -103,6 +103,8 @@ versions() {
 		--arg docker "$($docker version --format '{{.Server.Version}}')" \
 		--arg podman "$(podman --version | sed 's/.* //') with ${podman_run##* }" \
 		--arg compose "$(docker-compose version --short)" \
+		--arg crane "$("$crane" version)" --arg skopeo "$(skopeo --version | awk '{print $3}')" \
+		--arg registry "$(docker-registry --version | awk '{print $3}')" \
 		--arg buildah "$(buildah --version | awk '{print $3}')" \
 		--arg kernel "$(uname -r)" --arg cpus "$(nproc)" --arg cpu "$(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1)" \
 		'$ARGS.named'
@@ -116,14 +118,18 @@ open_times() {
 	done | jq -s .
 }
 
-# Peak resident memory, in KiB, of one W4: for slipway the process itself and
-# the largest that it started; for docker its daemons, which stay, and its client.
-memory() {
-	local all=0 p peak
-	/usr/bin/time -f %M -o "$work/rss" sh -c "exec $slipway run pipeline $work/context/slipway --rerun-tests" >/dev/null 2>&1
+# Peak resident memory, in KiB, of docker's daemons, which stay.
+docker_peak() {
+	local all=0 p
 	for p in "$docker_pid" $(pgrep -P "$docker_pid"); do
-		peak=$(sed -n 's/^VmHWM:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$p/status")
-		all=$((all + peak))
+		all=$((all + $(sed -n 's/^VmHWM:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$p/status")))
 	done
-	jq -n --argjson slipway "$(tail -1 "$work/rss")" --argjson docker "$all" '{slipway_kib: $slipway, docker_daemons_kib: $docker}'
+	echo $all
+}
+
+# Peak memory of one W4: for slipway the process itself and the largest that it
+# started; for docker its daemons, and not its client.
+memory() {
+	/usr/bin/time -f %M -o "$work/rss" sh -c "exec $slipway run pipeline $work/context/slipway --rerun-tests" >/dev/null 2>&1
+	jq -n --argjson slipway "$(tail -1 "$work/rss")" --argjson docker "$(docker_peak)" '{slipway_kib: $slipway, docker_daemons_kib: $docker}'
 }

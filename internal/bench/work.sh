@@ -7,6 +7,8 @@ contender() { # WORK NAME PREPARE: the measured script is on stdin
 	printf '%s\n' "$3" >"$work/prepare/$1.$2"
 }
 
+wanted() { [[ ,$only, == *,$1,* ]]; }
+
 # The same files for everyone; each contender has a copy, so that one's edit
 # (W5) is not another's.
 prepare_work() {
@@ -20,10 +22,10 @@ prepare_work() {
 	mv "$work/context/slipway-ten/pipelines/ten.yml" "$work/context/slipway-ten/.ci.yml"
 	mv "$work/context/slipway-service/pipelines/service.yml" "$work/context/slipway-service/.ci.yml"
 
-	one_test
-	ten_tests
-	build_and_test
-	test_with_service
+	if wanted W1; then one_test; fi
+	if wanted W2; then ten_tests; fi
+	if wanted W3 || wanted W4 || wanted W5; then build_and_test; fi
+	if wanted W6; then test_with_service; fi
 }
 
 # W1: one test that does nothing, in an image that is built.
@@ -40,6 +42,8 @@ one_test() {
 # W2: ten of them. The peers as a person would write it to be quick: at once,
 # or one container and ten execs (which share it: less than a sandbox a test).
 ten_tests() {
+	quietly $docker build -t bench "$work/context/docker"
+	quietly $podman_build -t bench --network none "$work/context/podman"
 	quietly "$slipway" run pipeline "$work/context/slipway-ten"
 	local name peer
 	for name in docker podman; do
