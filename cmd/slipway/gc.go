@@ -11,6 +11,7 @@ import (
 	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 
+	"slipway/internal/registry/local"
 	"slipway/internal/volume"
 )
 
@@ -44,14 +45,21 @@ func gcCommand(g *globals) *cobra.Command {
 		if err != nil {
 			return err
 		}
+		blobs, err := g.collectImages(ctx)
+		if err != nil {
+			return err
+		}
 		runs, err := s.store.DropRuns(max(0, keepRuns))
 		if err != nil {
 			return err
 		}
 		if g.json {
-			return printJSON(os.Stdout, map[string]any{"freed_bytes": freed, "runs_removed": runs, "volumes_removed": volumes})
+			return printJSON(os.Stdout, map[string]any{"freed_bytes": freed, "runs_removed": runs, "volumes_removed": volumes, "images_freed_bytes": blobs})
 		}
 		fmt.Printf("freed %s of build cache, removed %d runs and %d unused volume seeds\n", bytesText(freed), runs, volumes)
+		if blobs > 0 {
+			fmt.Printf("freed %s of blobs that no image has\n", bytesText(blobs))
+		}
 		return nil
 	})
 	return cmd
@@ -71,6 +79,20 @@ func (g *globals) pruneVolumes(ctx context.Context) (int, error) {
 	}
 	removed, err := store.Prune(ctx, unusedSeed)
 	return len(removed), errors.Join(err, store.Close())
+}
+
+// collectImages removes what no manifest of the image store names, a day after
+// its last use. Manifests stay, with a tag or without: an environment may run them.
+func (g *globals) collectImages(ctx context.Context) (int64, error) {
+	if _, err := os.Stat(imageStore(g.root)); err != nil {
+		return 0, nil //nolint:nilerr // no store, nothing to remove
+	}
+	images, err := g.images()
+	if err != nil {
+		return 0, err
+	}
+	c, err := images.Collect(ctx, local.Policy{})
+	return c.Bytes, errors.Join(err, images.Close())
 }
 
 // keepBytes reads --keep; negative asks for the builder's own policy.

@@ -31,6 +31,24 @@ func dockerRegistry(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Setenv("REGISTRY", address)
 }
 
+// serveImages serves the images of another root as a registry, with further
+// arguments: serve ROOT [ARGUMENTS]. Its address is in $REGISTRY.
+func serveImages(ts *testscript.TestScript, _ bool, args []string) {
+	address, err := freeAddress()
+	ts.Check(err)
+	program, err := os.Executable()
+	ts.Check(err)
+	cmd := exec.Command(program, append([]string{"--root", ts.MkAbs(args[0]), "registry", "serve", "--listen", address}, args[1:]...)...)
+	cmd.Args[0] = "slipway" // what testscript makes of the test's own program
+	ts.Check(cmd.Start())
+	ts.Defer(func() {
+		_ = cmd.Process.Signal(os.Interrupt)
+		ts.Check(cmd.Wait())
+	})
+	ts.Check(answers("http://" + address + "/v2/"))
+	ts.Setenv("REGISTRY", address)
+}
+
 func freeAddress() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

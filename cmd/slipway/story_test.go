@@ -44,6 +44,7 @@ func TestStories(t *testing.T) {
 			"small":    small,
 			"clean":    clean,
 			"registry": dockerRegistry,
+			"serve":    serveImages,
 			"digest":   digestInto,
 			"pipeline": pipelineWith,
 		},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -247,19 +248,24 @@ func (c *copying) blob(ctx context.Context, d ocispec.Descriptor) error {
 		c.skipped(d)
 		return nil
 	}
-	var before int64
-	return c.to.PutBlob(ctx, d, func(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+	var before atomic.Int64 // of one attempt; its body may still be read when the next one begins
+	opened := false
+	err = c.to.PutBlob(ctx, d, func(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
 		in, err := c.blobs(ctx, d)
 		if err != nil {
 			return nil, err
 		}
-		c.sent(0, -before) // what an attempt before this one had sent is still to be done
-		before = 0
+		opened = true
+		c.sent(0, -before.Swap(0)) // what an attempt before this one had sent is still to be done
 		return &sending{in, func(n int) {
-			before += int64(n)
+			before.Add(int64(n))
 			c.sent(int64(n), int64(n))
 		}}, nil
 	})
+	if err == nil && !opened { // it was elsewhere in the registry
+		c.skipped(d)
+	}
+	return err
 }
 
 func (c *copying) putManifest(ctx context.Context, d ocispec.Descriptor, doc []byte) error {

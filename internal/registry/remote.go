@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -286,6 +287,9 @@ func temporary(err error) bool {
 	var answer *transport.Error
 	if errors.As(err, &answer) {
 		s := answer.StatusCode
+		if blobUnknown(answer) {
+			return true
+		}
 		return s >= 500 && s != http.StatusNotImplemented && s != http.StatusInsufficientStorage || s == http.StatusTooManyRequests || s == http.StatusRequestTimeout
 	}
 	var dns *net.DNSError
@@ -302,6 +306,13 @@ func temporary(err error) bool {
 		}
 	}
 	return false
+}
+
+// blobUnknown reports whether a registry misses a blob of a manifest. We have
+// just asked for all of them or sent them: some need a moment until one that two
+// clients sent at once is there for good.
+func blobUnknown(a *transport.Error) bool {
+	return slices.ContainsFunc(a.Errors, func(d transport.Diagnostic) bool { return d.Code == transport.ManifestBlobUnknownErrorCode })
 }
 
 func isBearer(ch *transport.Challenge) bool { return strings.EqualFold(ch.Scheme, "bearer") }

@@ -198,8 +198,8 @@ func (r *remoteRepository) PutBlob(ctx context.Context, d ocispec.Descriptor, fr
 	}
 	var source error // an error of from must not look like one of the registry
 	err := r.client.again(ctx, func() error {
-		at, err := r.beginUpload(ctx)
-		if err != nil {
+		at, err := r.beginUpload(ctx, d.Digest)
+		if err != nil || at == nil {
 			return err
 		}
 		in, err := from(ctx, d)
@@ -228,10 +228,26 @@ func (r *remoteRepository) PutBlob(ctx context.Context, d ocispec.Descriptor, fr
 	return nil
 }
 
-func (r *remoteRepository) beginUpload(ctx context.Context) (*url.URL, error) {
-	resp, err := r.send(ctx, request{method: http.MethodPost, path: "blobs/uploads/", scope: transport.PushScope, want: []int{http.StatusAccepted}})
+// beginUpload says where to send a blob; nil where the registry turns out to have
+// it, in whichever of its repositories (distribution-spec, "Mounting a blob": the
+// from parameter is optional). A registry that does not know this begins an
+// upload as if it had not been asked, or refuses, and is then asked plainly.
+func (r *remoteRepository) beginUpload(ctx context.Context, d digest.Digest) (*url.URL, error) {
+	q := request{
+		method: http.MethodPost, path: "blobs/uploads/", query: url.Values{"mount": {d.String()}}, scope: transport.PushScope,
+		want: []int{http.StatusAccepted, http.StatusCreated},
+	}
+	resp, err := r.send(ctx, q)
+	var answer *transport.Error
+	if errors.As(err, &answer) && (answer.StatusCode == http.StatusBadRequest || answer.StatusCode == http.StatusMethodNotAllowed) {
+		q.query = nil
+		resp, err = r.send(ctx, q)
+	}
 	if err != nil {
 		return nil, err
+	}
+	if resp.StatusCode == http.StatusCreated {
+		return nil, resp.Body.Close()
 	}
 	return location(resp)
 }

@@ -106,6 +106,11 @@ func (r *Repository) PutBlob(ctx context.Context, d ocispec.Descriptor, from fun
 	if ok, err := r.Has(ctx, ocispec.Descriptor{Digest: d.Digest}); ok || err != nil {
 		return err
 	}
+	if info, err := r.store.root.Lstat(content(d.Digest)); err == nil && info.Size() == d.Size {
+		if ok, err := r.MountAny(ctx, d.Digest); ok || err != nil {
+			return err
+		}
+	}
 	in, err := from(ctx, d)
 	if err != nil {
 		return err
