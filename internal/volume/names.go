@@ -85,28 +85,6 @@ func (s *Store) Tag(ctx context.Context, ref, name string) error {
 	return s.sweep(ctx)
 }
 
-// Rename moves a name; the new one must be free.
-func (s *Store) Rename(ctx context.Context, from, to string) error {
-	if err := errors.Join(checkName(from), checkName(to)); err != nil {
-		return err
-	}
-	unlock, err := s.holdNames(ctx)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	err = unix.Renameat2(unix.AT_FDCWD, s.nameFile(from), unix.AT_FDCWD, s.nameFile(to), unix.RENAME_NOREPLACE)
-	switch {
-	case errors.Is(err, unix.ENOENT):
-		return fmt.Errorf("rename %s: %w; `slipway volumes ls` lists them", from, ErrNotFound)
-	case errors.Is(err, unix.EEXIST):
-		return fmt.Errorf("rename %s: there is a volume %s; remove it first", from, to)
-	case err != nil:
-		return fmt.Errorf("rename %s to %s: %w", from, to, err)
-	}
-	return syncDir(filepath.Join(s.data, namesDir))
-}
-
 // Remove takes a name away, and with its last name the volume. An ID removes a
 // volume that has no name. Copies that run go on.
 func (s *Store) Remove(ctx context.Context, ref string) error {

@@ -27,9 +27,8 @@ func TestNames(t *testing.T) {
 		t.Errorf("restored: %v (%v)", got.Names, err)
 	}
 
-	says(t, s.Rename(ctx, "data", "before"), "there is a volume before")
-	says(t, s.Rename(ctx, "gone", "x"), "no such volume")
-	must(t, s.Rename(ctx, "data", "shop/data"))
+	must(t, s.Tag(ctx, "data", "shop/data"))
+	must(t, s.Remove(ctx, "data"))
 	if _, err := s.Find("data"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("the old name: %v", err)
 	}
