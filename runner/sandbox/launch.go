@@ -16,7 +16,7 @@ import (
 
 // launch starts the agent as the first process of new namespaces, in the
 // sandbox's cgroup from its first instruction on, and waits until it has made
-// itself at home there. See docs/adr/0007 for why no runtime does it.
+// itself at home there. See docs/adr/0010 for why no runtime does it.
 func (h *helper) launch(b *box, s *wire.Sandbox, agent *os.File) error {
 	ours, theirs, err := socketpair()
 	if err != nil {
