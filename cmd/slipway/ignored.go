@@ -42,14 +42,7 @@ func (g ignored) went(ctx context.Context, o engine.Observed) ([]string, error) 
 		}
 		all = append(all, files...)
 		for _, t := range b.Tests {
-			for _, v := range volumesOf(o.Plan, t.Task) {
-				source := v.Source
-				if !engine.Bind(v) {
-					source = o.Plan.Volumes[source].From
-				}
-				if source != "." && !strings.HasPrefix(source, "./") {
-					continue // an empty volume, or one of an image
-				}
+			for _, source := range shown(o.Plan, t.Task) {
 				files, err := g.in(ctx, source)
 				if err != nil {
 					return nil, err
@@ -60,6 +53,25 @@ func (g ignored) went(ctx context.Context, o engine.Observed) ([]string, error) 
 	}
 	slices.Sort(all)
 	return slices.Compact(all), nil
+}
+
+// shown are the directories and files of the repository that a test and the
+// services beside it can see.
+func shown(plan pipeline.Plan, t pipeline.Task) []string {
+	var all []string
+	for _, v := range volumesOf(plan, t) {
+		source := v.Source
+		if !engine.Bind(v) {
+			source = plan.Volumes[source].From
+		}
+		if source == "." || strings.HasPrefix(source, "./") { // else an empty volume, or one of an image
+			all = append(all, source)
+		}
+	}
+	for _, s := range plan.ServicesOf(t) {
+		all = append(all, s.EnvFile...)
+	}
+	return all
 }
 
 // built gives those that a build took. Of a build whose steps could not be
