@@ -211,7 +211,7 @@ func (g *globals) environmentHistory(ctx context.Context, p *promote.Promoter, a
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%.12s\n", e.When.Local().Format(time.DateTime), e.Kind, e.ID, e.Actor, strings.Join(images, " "), e.Commit)
 		if e.Reason != "" {
-			fmt.Fprintf(t, "\t%s\t\t\t\t\n", e.Reason)
+			fmt.Fprintf(t, "\t%.60s\t\t\t\t\n", e.Reason) // whole in --json
 		}
 	}
 	return t.Flush()

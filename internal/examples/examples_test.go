@@ -6,9 +6,12 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"slipway/internal/need"
 )
 
 // TestHello is the demo: everything works, then everything is reused, then one
@@ -142,12 +145,7 @@ func TestShop(t *testing.T) {
 	got := r.pipeline(1, dir, "--only", "web/integration")
 	r.want(got, "failed", "db cached", "seed built", "web cached", "  unit passed reused", "  integration failed")
 
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	at := l.Addr().String()
-	l.Close()
+	at := "127.0.0.1:" + freePort(t)
 	t.Cleanup(func() { r.slipway("supervise", "stop") })
 	if code, _, _ := r.slipway("up", dir, "--publish", "web="+at+":8000"); code != 0 {
 		t.Fatalf("up: exit code %d", code)
@@ -161,6 +159,41 @@ func TestShop(t *testing.T) {
 	if code, _, _ := r.slipway("down", dir, "--volumes"); code != 0 {
 		t.Errorf("down: exit code %d", code)
 	}
+}
+
+// TestShopShips: from a commit to production, back from a version that is well in
+// test alone, and through a kill of slipway. The script checks what it shows.
+func TestShopShips(t *testing.T) {
+	r := newRoot(t, "shop")
+	need.Tool(t, "curl")
+	t.Cleanup(func() { r.slipway("supervise", "stop") })
+	cmd := exec.Command(example("shop/ship"), filepath.Join(t.TempDir(), "shop"))
+	cmd.Env = append(os.Environ(), "SLIPWAY="+program(t), "SLIPWAY_ROOT="+r.dir, "SLIPWAY_PROGRESS=quiet", "NO_COLOR=1", "PORT_TEST="+freePort(t), "PORT_PROD="+freePort(t))
+	out, err := cmd.CombinedOutput()
+	t.Logf("%s", out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`"name":"test apple"`, `"name":"tea"`, "rolled back: delivery failed", "KeyError: 'CURRENCY'", "== Done"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("it does not show %s", want)
+		}
+	}
+}
+
+// freePort is a port of the loopback where nobody listens.
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
 }
 
 // get asks over HTTP and wants an answer.
