@@ -167,7 +167,7 @@ func ended(e runner.Exit) string {
 // failure tells what is wrong with a container, and what it said last.
 func (i *instance) failure(what string) error {
 	text := fmt.Sprintf("%s %s", i.spec.Name, what)
-	if said := i.log.last(10); said != "" {
+	if said := i.log.last(20); said != "" {
 		text += "\n  it said last:\n    " + strings.ReplaceAll(said, "\n", "\n    ")
 	}
 	return errors.New(text)
