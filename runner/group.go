@@ -143,7 +143,7 @@ func (g *group) run(m *member, others map[string]*member) {
 	}
 	var log io.Writer = &m.tail
 	if m.Log != nil {
-		log = io.MultiWriter(&m.tail, m.Log)
+		log = io.MultiWriter(&m.tail, &capped{to: m.Log, left: maxOutput})
 	}
 	c, err := g.runner.Start(g.ctx, ContainerRequest{
 		ID: g.test + "/" + m.Name, Image: m.Image, Service: m.Service.Service, Rootfs: m.Rootfs, Binds: m.Binds,

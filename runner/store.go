@@ -40,3 +40,27 @@ func (s *store) finish() error {
 	}
 	return s.err
 }
+
+// capped passes on so much of a service's log, and then a line that says so. The
+// service goes on.
+type capped struct {
+	to   io.Writer
+	left int64 // bytes
+}
+
+func (c *capped) Write(p []byte) (int, error) {
+	if c.left < 0 {
+		return len(p), nil
+	}
+	n := min(int64(len(p)), c.left)
+	if _, err := c.to.Write(p[:n]); err != nil {
+		return 0, err
+	}
+	if c.left -= n; n < int64(len(p)) {
+		c.left = -1
+		if _, err := fmt.Fprintf(c.to, "\n[slipway: log cut here: %d MiB of a service's are kept]\n", maxOutput>>20); err != nil {
+			return 0, err
+		}
+	}
+	return len(p), nil
+}
