@@ -22,8 +22,9 @@ import (
 
 // programs are built once, as the Makefile builds them.
 var programs struct {
-	dir, helper, agent, probe, busybox string
-	lack                               string // why sandboxes cannot be made here; empty: they can
+	dir, helper, agent, probe, hostile, busybox string
+	weak                                        string // directory of a helper and an agent that can leave defences off
+	lack                                        string // why sandboxes cannot be made here; empty: they can
 }
 
 // builtEnv names a directory that has the programs already: for machines
@@ -48,7 +49,8 @@ func TestMain(m *testing.M) {
 				}
 			}
 		}
-		programs.helper, programs.agent, programs.probe = filepath.Join(programs.dir, "slipway-sandbox"), filepath.Join(programs.dir, "slipway-agent"), filepath.Join(programs.dir, "probe")
+		programs.helper, programs.agent = filepath.Join(programs.dir, "slipway-sandbox"), filepath.Join(programs.dir, "slipway-agent")
+		programs.probe, programs.hostile, programs.weak = filepath.Join(programs.dir, "probe"), filepath.Join(programs.dir, "hostile"), filepath.Join(programs.dir, "weak")
 		return m.Run()
 	}()
 	os.Exit(code)
@@ -76,7 +78,9 @@ func buildPrograms(dir string) error {
 		args []string
 	}{
 		{"1", []string{"-tags", "seccomp netgo osusergo", "-ldflags", "-s -w -extldflags -static", "-o", dir, "slipway/cmd/slipway-sandbox"}},
-		{"0", []string{"-ldflags", "-s -w", "-o", dir, "slipway/cmd/slipway-agent", "slipway/runner/testdata/probe"}},
+		{"0", []string{"-ldflags", "-s -w", "-o", dir, "slipway/cmd/slipway-agent", "slipway/runner/testdata/probe", "slipway/runner/testdata/hostile"}},
+		{"1", []string{"-tags", "seccomp netgo osusergo weak", "-ldflags", "-s -w -extldflags -static", "-o", filepath.Join(dir, "weak") + "/", "slipway/cmd/slipway-sandbox"}},
+		{"0", []string{"-tags", "weak", "-ldflags", "-s -w", "-o", filepath.Join(dir, "weak") + "/", "slipway/cmd/slipway-agent"}},
 	} {
 		cmd := exec.Command("go", append([]string{"build", "-trimpath", "-buildvcs=false"}, b.args...)...)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED="+b.cgo)
@@ -110,7 +114,7 @@ func open(t testing.TB) *bench {
 	b := &bench{TB: t, image: busyboxLayer(t, filepath.Join(base, "layer"))}
 	b.opts = runner.Options{
 		Helper: programs.helper, Agent: programs.agent, Root: filepath.Join(base, "root"),
-		Cgroup: fmt.Sprintf("/slipway-test-%d-%s/test", os.Getpid(), filepath.Base(filepath.Dir(base))),
+		Cgroup: fmt.Sprintf("/slipway-test-%d-%s-%s/test", os.Getpid(), filepath.Base(filepath.Dir(base)), filepath.Base(base)),
 		Log:    zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.InfoLevel),
 	}
 	b.reopen()

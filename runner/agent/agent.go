@@ -46,7 +46,9 @@ func hold() int {
 func secure(*wire.Setup) error {
 	dropFD(wire.ExeFD)
 	unix.CloseOnExec(wire.AgentFD)
-	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+	if !off("shut agent") {
+		_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+	}
 	// A PID 1 gets only the signals it handles. The Go runtime handles most, and
 	// would end on them: so all are caught, and dropped. (Ignored ones would
 	// stay ignored in the command; caught ones are reset by exec.)
@@ -71,6 +73,9 @@ func limit() {
 		files.Max = min(files.Max, 1<<20)
 		files.Cur = min(files.Max, 1<<16)
 		_ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &files) // only ever lowers
+	}
+	if off("core limit") {
+		return
 	}
 	_ = syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{Cur: 1, Max: 1})
 }

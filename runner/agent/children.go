@@ -50,7 +50,7 @@ func (c *children) collect() {
 		starts := c.starts
 		c.mu.Unlock()
 		var status unix.WaitStatus
-		pid, err := unix.Wait4(-1, &status, 0, nil)
+		pid, err := unix.Wait4(c.whom(), &status, 0, nil)
 		if err == unix.EINTR {
 			continue
 		}
@@ -66,6 +66,19 @@ func (c *children) collect() {
 		}
 		c.mu.Unlock()
 	}
+}
+
+// whom to collect: everybody.
+func (c *children) whom() int {
+	if !off("reaping") {
+		return -1
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for pid := range c.waiting {
+		return pid
+	}
+	return -1
 }
 
 // gone waits until everything in the sandbox but this process has ended.

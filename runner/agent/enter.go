@@ -64,13 +64,15 @@ func receiveSetup(helper io.Reader, s *wire.Setup) error {
 // inside makes the namespaces' insides.
 func inside(s *wire.Setup) error {
 	// The cgroup it was started in becomes the root of what it sees of cgroups.
-	if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
-		return failed("unshare the cgroup namespace", err)
+	if !off("cgroup namespace") {
+		if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
+			return failed("unshare the cgroup namespace", err)
+		}
 	}
 	if err := unix.Sethostname([]byte(s.Hostname)); err != nil {
 		return failed("set the host name", err)
 	}
-	if err := loopback(); err != nil {
+	if err := loopback(); err != nil && !off("network namespace") {
 		return failed("set the loopback device up", err)
 	}
 	own, err := newKernelFiles(s)
@@ -85,6 +87,9 @@ func inside(s *wire.Setup) error {
 	}
 	if err := restrictProc(own.proc); err != nil {
 		return err
+	}
+	if off("masked paths") {
+		return nil
 	}
 	return mask(s.Masked)
 }
@@ -142,7 +147,7 @@ func privileges(*wire.Setup) error {
 		keep |= 1 << n
 	}
 	for n := range uintptr(64) {
-		if keep&(1<<n) != 0 {
+		if keep&(1<<n) != 0 || off("capabilities") {
 			continue
 		}
 		if err := unix.Prctl(unix.PR_CAPBSET_DROP, n, 0, 0, 0); err == unix.EINVAL {
@@ -151,8 +156,13 @@ func privileges(*wire.Setup) error {
 			return failed("drop a capability", err)
 		}
 	}
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return failed("set no_new_privs", err)
+	if !off("no_new_privs") {
+		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+			return failed("set no_new_privs", err)
+		}
+	}
+	if off("capabilities") {
+		return nil
 	}
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	data := [2]unix.CapUserData{{Effective: uint32(keep), Permitted: uint32(keep)}, {Effective: uint32(keep >> 32), Permitted: uint32(keep >> 32)}}

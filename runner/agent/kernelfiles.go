@@ -21,7 +21,11 @@ type kernelFiles struct {
 const quiet = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
 
 func newKernelFiles(s *wire.Setup) (k kernelFiles, err error) {
-	k.cgroup = -1
+	k.cgroup, k.sys, k.mqueue = -1, -1, -1
+	sys := quiet | unix.MOUNT_ATTR_RDONLY
+	if off("read-only /sys") {
+		sys = quiet
+	}
 	for _, f := range []struct {
 		name    string
 		fd      *int
@@ -30,12 +34,12 @@ func newKernelFiles(s *wire.Setup) (k kernelFiles, err error) {
 		wanted  bool
 	}{
 		{"proc", &k.proc, quiet, nil, true},
-		{"sysfs", &k.sys, quiet | unix.MOUNT_ATTR_RDONLY, nil, true},
+		{"sysfs", &k.sys, sys, nil, !off("network namespace")},
 		{"devpts", &k.pts, unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC, [][2]string{{"ptmxmode", "0666"}, {"mode", "0620"}, {"gid", "5"}}, true},
-		{"mqueue", &k.mqueue, quiet, nil, true},
+		{"mqueue", &k.mqueue, quiet, nil, !off("ipc namespace")},
 		// Runtimes size their heaps and thread pools by what they read here. The
 		// ten mounts it takes with version 1 would cost more than all the others.
-		{"cgroup2", &k.cgroup, quiet | unix.MOUNT_ATTR_RDONLY, nil, s.Unified},
+		{"cgroup2", &k.cgroup, sys, nil, s.Unified && !off("network namespace")},
 	} {
 		if !f.wanted {
 			continue
@@ -114,8 +118,11 @@ func restrictProc(proc int) error {
 		_, err = unix.Write(port, []byte("0"))
 		dropFD(port)
 	}
-	if err != nil {
+	if err != nil && !off("network namespace") {
 		return failed("allow low ports", err)
+	}
+	if off("read-only /proc") {
+		return nil
 	}
 	for _, name := range []string{"bus", "fs", "irq", "sys", "sysrq-trigger"} {
 		fd, err := unix.OpenTree(proc, name, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE|unix.AT_SYMLINK_NOFOLLOW)

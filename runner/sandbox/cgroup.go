@@ -16,8 +16,6 @@ import (
 	_ "github.com/opencontainers/cgroups/devices" // device rules for both versions
 	"github.com/opencontainers/cgroups/manager"
 	"golang.org/x/sys/unix"
-
-	"slipway/runner/wire"
 )
 
 const cgroupRoot = "/sys/fs/cgroup"
@@ -69,7 +67,7 @@ func findTrees() (map[string]string, error) {
 }
 
 // newGroup makes a cgroup with its limits set.
-func (h *helper) newGroup(id string, l wire.Limits) (*group, error) {
+func (h *helper) newGroup(id string, limits *cgroups.Resources) (*group, error) {
 	name := filepath.Join(h.cfg.Cgroup, cgroupName(h.session.name, id))
 	g := &group{paths: map[string]string{}}
 	if cgroups.IsCgroup2UnifiedMode() {
@@ -79,7 +77,7 @@ func (h *helper) newGroup(id string, l wire.Limits) (*group, error) {
 			g.paths[controller] = filepath.Join(at, name)
 		}
 	}
-	config := &cgroups.Cgroup{Path: name, Resources: resources(l)}
+	config := &cgroups.Cgroup{Path: name, Resources: limits}
 	var err error
 	if g.manager, err = manager.NewWithPaths(config, g.paths); err != nil {
 		return nil, fmt.Errorf("make a cgroup: %w", err)

@@ -73,7 +73,11 @@ func (h *helper) create(id string, s *wire.Sandbox, agent *os.File) (_ *wire.Mad
 		return nil, err
 	}
 	t.lap("place")
-	if b.group, err = h.newGroup(id, s.Limits); err != nil {
+	limits := resources(s.Limits)
+	if err := h.weaken(b, s, limits); err != nil {
+		return nil, err
+	}
+	if b.group, err = h.newGroup(id, limits); err != nil {
 		return nil, err
 	}
 	t.lap("cgroup")

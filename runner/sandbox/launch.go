@@ -95,11 +95,16 @@ func (h *helper) startHere(b *box, agent, filter, setup *os.File) (*os.Process, 
 	if err := becomeOwner(b.slot.first); err != nil {
 		return nil, err
 	}
-	return os.StartProcess(fmt.Sprintf("/proc/self/fd/%d", wire.ExeFD), []string{"slipway-agent"}, &os.ProcAttr{
+	argv := []string{"slipway-agent"}
+	start := &os.ProcAttr{
 		Dir: "/",
 		Env: []string{"GOMAXPROCS=2", "HOME=/"}, // for the agent itself: it needs no more cores, and its child gets its own environment
 		// Their places are wire.AgentFD, wire.ExeFD, wire.FilterFD and wire.SetupFD.
 		Files: []*os.File{h.null, h.null, h.null, agent, h.agent, filter, setup},
 		Sys:   attr,
-	})
+	}
+	if err := h.weakenProcess(start, &argv); err != nil {
+		return nil, err
+	}
+	return os.StartProcess(fmt.Sprintf("/proc/self/fd/%d", wire.ExeFD), argv, start)
 }

@@ -123,7 +123,7 @@ func (o overlay) mountByFD(lowers []int) error {
 	if err := unix.FsconfigCreate(fs); err != nil {
 		return withLog(fs, err)
 	}
-	m, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
+	m, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NODEV) // an image may bring device nodes
 	if err != nil {
 		return fmt.Errorf("fsmount: %w", err)
 	}
@@ -176,7 +176,7 @@ func (o overlay) mountByPath(lowers []int) error {
 			err = unix.Chdir(dir)
 		}
 		if err == nil {
-			err = unix.Mount("overlay", o.target, "overlay", 0, data)
+			err = unix.Mount("overlay", o.target, "overlay", unix.MS_NODEV, data)
 		}
 		done <- err
 	}()
