@@ -99,37 +99,6 @@ func soak() int {
 	return 3
 }
 
-// A hundred sandboxes, one after the other, leave nothing: no mount, cgroup,
-// process, file or open file descriptor, here or in the helper.
-func TestNothingIsLeft(t *testing.T) {
-	b := open(t)
-	b.passes(`true`)
-	helper := b.helperPID()
-	ours, theirs := openFiles("self"), openFiles(strconv.Itoa(helper))
-	var wg sync.WaitGroup
-	for range 4 {
-		wg.Go(func() {
-			for range 25 {
-				b.passes(`echo x > /f; sleep 100 & true`)
-			}
-		})
-	}
-	wg.Wait()
-	if now := openFiles("self"); now > ours {
-		t.Errorf("open files: %d, then %d", ours, now)
-	}
-	if now := openFiles(strconv.Itoa(helper)); now > theirs {
-		t.Errorf("open files of the helper: %d, then %d", theirs, now)
-	}
-	if mounts, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", helper)); err != nil || strings.Contains(string(mounts), "overlay /run") || strings.Count(string(mounts), "/run/slipway-sandbox/") > 10 {
-		t.Errorf("mounts in the helper: %v\n%s", err, mounts)
-	}
-	if err := b.Close(); err != nil {
-		t.Error(err)
-	}
-	b.clean()
-}
-
 // openFiles of a process once their number stands still, without the user
 // namespaces of the id ranges: the helper keeps those for the next sandbox.
 func openFiles(pid string) int {
