@@ -143,6 +143,7 @@ volumes: {rows: {}}
 				t.Fatalf("after a kill in %s the next run %s: %s", phase.name, run.State, run.Reason)
 			}
 			p.nothingLeft(t, phase.name)
+			p.nothingHeld(t, phase.name)
 		}
 		t.Logf("%s: killed %d times", phase.name, killed)
 		if killed < want {
