@@ -2,7 +2,6 @@ package pipeline
 
 import (
 	"path"
-	"regexp"
 	"strings"
 )
 
@@ -90,7 +89,7 @@ var additionalContexts = codec[map[string]string]{keyValues.shape, func(d *decod
 			at = v.at
 		}
 		if reference, found := strings.CutPrefix(source, "docker-image://"); found {
-			if !referenceRegexp.MatchString(reference) {
+			if !referenceRegexp().MatchString(reference) {
 				d.under(name).report(at, "%q is not an image reference", shorten(reference))
 			}
 			continue
@@ -107,4 +106,4 @@ var additionalContexts = codec[map[string]string]{keyValues.shape, func(d *decod
 // referencePattern is the grammar of github.com/distribution/reference, a little wider.
 const referencePattern = `^[a-zA-Z0-9]([a-zA-Z0-9._:/\[\]-]*[a-zA-Z0-9])?(:[\w][\w.-]{0,127})?(@[a-z0-9+._-]+:[a-fA-F0-9]{32,})?$`
 
-var referenceRegexp = regexp.MustCompile(referencePattern)
+var referenceRegexp = lazily(referencePattern)

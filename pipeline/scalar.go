@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -56,11 +57,17 @@ func article(noun string) string {
 func isText(n *node) bool { return n.tag == "!!str" }
 func isAny(*node) bool    { return true }
 
+// lazily compiles a pattern when it is first asked for: most commands ask for
+// few of them, and all would wait for all.
+func lazily(pattern string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(pattern) })
+}
+
 // matching is text of a pattern.
 func matching(says, pattern, instead string) codec[string] {
-	re := regexp.MustCompile(pattern)
+	re := lazily(pattern)
 	return scalar(shape{kind: "string", says: says, pattern: pattern}, isText, func(text string) (string, string) {
-		if !re.MatchString(text) {
+		if !re().MatchString(text) {
 			return "", instead
 		}
 		return text, ""
@@ -143,7 +150,7 @@ func integer(low, high int) codec[int] {
 const durationPattern = `^([0-9]+(\.[0-9]+)?(us|ms|s|m|h))+$`
 
 var (
-	durationRegexp = regexp.MustCompile(durationPattern)
+	durationRegexp = lazily(durationPattern)
 
 	duration       = durations(1)
 	durationOrZero = durations(0)
@@ -151,7 +158,7 @@ var (
 
 func durations(low time.Duration) codec[time.Duration] {
 	return scalar(shape{kind: "string", says: "duration", pattern: durationPattern}, isAny, func(text string) (time.Duration, string) {
-		if !durationRegexp.MatchString(text) {
+		if !durationRegexp().MatchString(text) {
 			return 0, "write numbers with units us, ms, s, m, h, such as 500ms, 90s or 1h30m"
 		}
 		v, err := time.ParseDuration(text)
@@ -164,7 +171,7 @@ func durations(low time.Duration) codec[time.Duration] {
 
 const sizePattern = `^([0-9]+(\.[0-9]+)?)([bB]|[kKmMgGtT]([iI]?[bB])?)?$`
 
-var sizeRegexp = regexp.MustCompile(sizePattern)
+var sizeRegexp = lazily(sizePattern)
 
 // size is Compose's byte value: b, k, m, g, t, each times 1024, with or without a "b".
 var size = codec[int64]{
@@ -176,7 +183,7 @@ var size = codec[int64]{
 const minSize = 1 << 20
 
 func parseSize(text string) (int64, string) {
-	match := sizeRegexp.FindStringSubmatch(text)
+	match := sizeRegexp().FindStringSubmatch(text)
 	if match == nil {
 		return 0, "write a number and k, m, g or t (of 1024), such as 512m or 1.5g"
 	}

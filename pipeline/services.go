@@ -28,7 +28,7 @@ var serviceCodec = object("service", "A container beside a test. Keys and meanin
 )
 
 var serviceImage = scalar(shape{kind: "string", says: "image reference"}, isText, func(text string) (string, string) {
-	if _, ours := cutImage(text); !ours && !referenceRegexp.MatchString(text) {
+	if _, ours := cutImage(text); !ours && !referenceRegexp().MatchString(text) {
 		return "", "write one such as mysql:8.4, registry.example/team/db@sha256:…, or image:NAME of this pipeline"
 	}
 	return text, ""
@@ -147,7 +147,7 @@ var volumeSource = scalar(shape{kind: "string", says: "source of a volume", patt
 		return text, ""
 	}
 	if artifact, found := strings.CutPrefix(text, "oci://"); found {
-		if !referenceRegexp.MatchString(artifact) || !strings.Contains(artifact, "@sha256:") {
+		if !referenceRegexp().MatchString(artifact) || !strings.Contains(artifact, "@sha256:") {
 			return "", "name it by digest: a tag can move, and the same commit would test other data"
 		}
 		return text, ""

@@ -54,6 +54,9 @@ type Runner struct {
 	closed bool
 	open   map[*Sandbox]struct{} // prepared, not closed
 	live   sync.WaitGroup        // sandboxes that are not removed yet
+
+	end    sync.Once
+	endErr error
 }
 
 // Open starts the helper and returns at once: the first sandbox waits for it,
@@ -80,13 +83,10 @@ func (r *Runner) Settle(ctx context.Context) error {
 	return err
 }
 
-// Close removes all sandboxes, those that still run included, and ends the helper.
-func (r *Runner) Close() error {
+// Clear removes all sandboxes, those that still run included, and makes no more.
+// What they were lent is given back when it returns.
+func (r *Runner) Clear() {
 	r.mu.Lock()
-	if r.closed {
-		r.mu.Unlock()
-		return nil
-	}
 	r.closed = true
 	open := slices.Collect(maps.Keys(r.open))
 	r.mu.Unlock()
@@ -94,7 +94,13 @@ func (r *Runner) Close() error {
 		s.Close()
 	}
 	r.live.Wait()
-	return r.helper.close()
+}
+
+// Close clears, and ends the helper. Closing again does nothing.
+func (r *Runner) Close() error {
+	r.Clear()
+	r.end.Do(func() { r.endErr = r.helper.close() })
+	return r.endErr
 }
 
 var errClosed = errors.New("the runner is closed")

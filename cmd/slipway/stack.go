@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"time"
 
 	"slipway/builder"
@@ -172,6 +173,22 @@ func (s *stack) stepNetwork(ctx context.Context) (builder.StepNet, error) {
 }
 
 func (s *stack) close() error {
+	if s.runner != nil {
+		s.runner.Clear() // it gives the builder's layers back
+	}
+	var errs [2]error
+	var wg sync.WaitGroup
+	if s.builder != nil {
+		wg.Go(func() { errs[0] = s.builder.Close() })
+	}
+	wg.Go(func() { errs[1] = s.closeRunner() })
+	wg.Wait()
+	return errors.Join(errs[0], errs[1], s.leave())
+}
+
+// closeRunner ends the helper, and then the store of volumes, whose mounts the
+// helper sees.
+func (s *stack) closeRunner() error {
 	var errs []error
 	if s.runner != nil {
 		errs = append(errs, s.runner.Close())
@@ -179,9 +196,12 @@ func (s *stack) close() error {
 	if s.volumes != nil {
 		errs = append(errs, s.volumes.Close())
 	}
-	if s.builder != nil {
-		errs = append(errs, s.builder.Close())
-	}
+	return errors.Join(errs...)
+}
+
+// leave gives up the network and the root.
+func (s *stack) leave() error {
+	var errs []error
 	if s.gateway != nil {
 		errs = append(errs, s.gateway.Close())
 	}

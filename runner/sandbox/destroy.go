@@ -49,7 +49,7 @@ func (h *helper) remove(b *box) error {
 		errs = append(errs, removeTree(b.dir))
 	}
 	if b.slot != nil {
-		h.giveBack(b.slot)
+		h.slots.put(b.slot)
 	}
 	return errors.Join(errs...)
 }

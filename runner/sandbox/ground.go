@@ -18,27 +18,18 @@ const (
 	outName   = "out"
 )
 
-// prepare makes n ranges of ids with all that the first sandboxes need of them,
-// while other work goes on.
-func (h *helper) prepare(n int) {
-	for range n {
-		h.ahead.Go(func() {
-			s, err := h.slots.take()
-			if err != nil {
-				return // met again where it can be told
-			}
-			h.giveBack(s)
-		})
-	}
-}
-
-// giveBack makes a range ready for the next sandbox. Making directories is
-// quick, but on a filesystem that is syncing it waits, and the next test should not.
-func (h *helper) giveBack(s *slot) {
-	if s.dir == "" {
-		s.dir, _ = h.lay(s) // an error is met again where it can be told
-	}
-	h.slots.put(s)
+// prepare makes a range of ids with all that the first sandbox needs of it,
+// while other work goes on. Making directories is quick, but on a filesystem that
+// is syncing it waits.
+func (h *helper) prepare() {
+	h.ahead.Go(func() {
+		s, err := h.slots.take()
+		if err != nil {
+			return // met again where it can be told
+		}
+		s.dir, _ = h.lay(s)
+		h.slots.put(s)
+	})
 }
 
 // lay makes the directories of one sandbox, owned by its root.

@@ -102,7 +102,7 @@ func open(cfg Config) (*helper, error) {
 	if err := h.makeSkeleton(); err != nil {
 		return h, err
 	}
-	h.prepare(2)
+	h.prepare()
 	go func() {
 		defer close(h.settled)
 		reap(cfg, h.session.name)
