@@ -26,6 +26,7 @@ type Exit struct {
 	Code     int    // its exit code; 128+n when signal n ended it, 126 and 127 when it could not be started
 	Reason   string // a sentence where Code is not 0
 	TimedOut bool
+	Refused  bool // it could not be started
 }
 
 // besideOutput is how much of such a command's output is passed on.
@@ -77,7 +78,7 @@ func (c *Container) follow(ctx context.Context, cmd Command, nonce wire.Nonce, n
 	}
 	timedOut := false
 	canceled := ctx.Done()
-	kill := func() { _ = c.s.talk.send(&wire.Signal{Nonce: nonce, Number: int32(unix.SIGKILL)}, nil) } // or the agent is gone
+	kill := func() { _ = c.s.talk.send(&wire.Signal{Nonce: nonce, Number: int32(unix.SIGKILL)}) } // or the agent is gone
 	for {
 		select {
 		case body := <-news:
@@ -94,7 +95,7 @@ func (c *Container) follow(ctx context.Context, cmd Command, nonce wire.Nonce, n
 				}
 				return e, nil
 			case *wire.Refused:
-				return Exit{Code: int(b.Exit), Reason: b.Reason}, nil
+				return Exit{Code: int(b.Exit), Reason: b.Reason, Refused: true}, nil
 			}
 		case <-c.s.talk.ended:
 			if len(news) > 0 {

@@ -135,7 +135,7 @@ func (c *Container) wait(news <-chan wire.Body, begun chan<- error) {
 			}
 			_ = c.output.r.SetReadDeadline(time.Now().Add(drainLimit))
 		}
-		if err := errors.Join(<-c.output.done, c.output.store.finish()); err != nil {
+		if err := errors.Join(<-c.output.done, c.output.store.finish()); err != nil && !c.s.frozen.Load() {
 			c.s.runner.opts.Log.Warn().Err(err).Str("container", c.s.req.ID).Msg("some output was lost")
 		}
 		return
@@ -146,7 +146,7 @@ func (c *Container) wait(news <-chan wire.Body, begun chan<- error) {
 func (c *Container) measure() {
 	ctx, cancel := context.WithTimeout(context.Background(), removeLimit)
 	defer cancel()
-	reply, err := c.s.runner.helper.call(ctx, wire.Call{Op: wire.Measure, ID: c.s.id}, nil)
+	reply, err := c.s.runner.helper.call(ctx, wire.Call{Op: wire.Measure, ID: c.s.id})
 	if err != nil || reply.Counts == nil {
 		return // it is being removed
 	}
@@ -172,7 +172,7 @@ func (c *Container) Config() ocispec.ImageConfig { return c.s.root.Config }
 
 // Signal sends a signal to the command.
 func (c *Container) Signal(n unix.Signal) error {
-	return c.s.talk.send(&wire.Signal{Nonce: c.nonce, Number: int32(n)}, nil)
+	return c.s.talk.send(&wire.Signal{Nonce: c.nonce, Number: int32(n)})
 }
 
 // Stop asks the command to end with its image's stop signal (SIGTERM where it

@@ -136,7 +136,7 @@ func (s *Sandbox) follow(ctx context.Context, news <-chan wire.Body) *run {
 	var grace <-chan time.Time
 	stop := func() {
 		late.Stop()
-		_ = s.talk.send(&wire.Stop{}, nil) // an agent that cannot be asked is killed after the grace
+		_ = s.talk.send(&wire.Stop{}) // an agent that cannot be asked is killed after the grace
 		grace = time.After(stopGrace)
 	}
 	canceled := ctx.Done()
@@ -196,7 +196,7 @@ func (s *Sandbox) kill() {
 	ctx, cancel := context.WithTimeout(context.Background(), removeLimit)
 	defer cancel()
 	// A helper that is gone cannot be asked, and then the agents are cut off.
-	_, _ = s.runner.helper.call(ctx, wire.Call{Op: wire.Kill, ID: s.id}, nil)
+	_, _ = s.runner.helper.call(ctx, wire.Call{Op: wire.Kill, ID: s.id})
 	s.talk.cut()
 }
 

@@ -34,7 +34,7 @@ func segment(ctx context.Context) (runner.Network, error) {
 			}
 			return s.Join(ctx, netns, a)
 		},
-		Dial: network.Dial, Close: s.Close,
+		Dial: network.Dial, Close: s.Close, Path: s.Path(),
 	}, nil
 }
 

@@ -21,7 +21,7 @@ import (
 )
 
 // helper is the running slipway-sandbox. It ends when its socket does, however
-// this process dies, and removes its sandboxes first.
+// this process dies, and removes its sandboxes first, less those that are frozen.
 type helper struct {
 	cmd   *exec.Cmd
 	conn  *net.UnixConn
@@ -34,6 +34,7 @@ type helper struct {
 	seq      uint64
 	pending  map[uint64]chan wire.Reply
 	boxes    map[*Sandbox]struct{}
+	lingers  bool // something is frozen: it may outlive us
 	startErr error
 
 	readers sync.WaitGroup
@@ -150,7 +151,7 @@ func (h *helper) abandon(s *Sandbox) {
 // call asks and waits for the answer. ctx covers the waiting, but for a Create:
 // what is being made must be known to be removed, and it is a matter of
 // milliseconds.
-func (h *helper) call(ctx context.Context, c wire.Call, pass *os.File) (wire.Reply, error) {
+func (h *helper) call(ctx context.Context, c wire.Call, pass ...int) (wire.Reply, error) {
 	select {
 	case <-h.ready:
 	case <-h.ended:
@@ -168,10 +169,10 @@ func (h *helper) call(ctx context.Context, c wire.Call, pass *os.File) (wire.Rep
 	c.Seq = h.seq
 	h.pending[c.Seq] = answer
 	h.mu.Unlock()
-	if err := h.send(c, pass); err != nil {
+	if err := h.send(c, pass...); err != nil {
 		return wire.Reply{}, err
 	}
-	if c.Op == wire.Create {
+	if c.Op == wire.Create || c.Op == wire.Freeze {
 		ctx = context.WithoutCancel(ctx)
 	}
 	select {
@@ -187,17 +188,17 @@ func (h *helper) call(ctx context.Context, c wire.Call, pass *os.File) (wire.Rep
 	}
 }
 
-func (h *helper) send(c wire.Call, pass *os.File) error {
+func (h *helper) send(c wire.Call, pass ...int) error {
 	msg, err := json.Marshal(c)
 	if err != nil {
 		return fmt.Errorf("ask the sandbox helper: %w", err)
 	}
 	if len(msg) > wire.MaxMessage {
-		return fmt.Errorf("a sandbox of %d layers and %d binds is described by more than %d bytes; use fewer", len(c.Sandbox.Lowers), len(c.Sandbox.Binds), wire.MaxMessage)
+		return fmt.Errorf("a sandbox is described by %d bytes (its layers, binds and environment), which is more than %d; use fewer", len(msg), wire.MaxMessage)
 	}
 	var oob []byte
-	if pass != nil {
-		oob = unix.UnixRights(int(pass.Fd()))
+	if len(pass) > 0 {
+		oob = unix.UnixRights(pass...)
 	}
 	if _, _, err := h.conn.WriteMsgUnix(msg, oob, nil); err != nil {
 		return fmt.Errorf("ask the sandbox helper: %w", err)
@@ -223,14 +224,22 @@ func (h *helper) relay(stderr io.Reader) {
 // closeLimit is how long the helper may take to remove what is left.
 const closeLimit = time.Minute
 
-// close ends the helper and waits for it.
+// close ends the helper and waits for it; one that keeps failed tests lets go of
+// its socket and its standard error once it has removed everything else.
 func (h *helper) close() error {
 	_ = h.conn.CloseWrite() // it reads the end, and answers what it still owes
 	late := time.AfterFunc(closeLimit, func() { _ = h.cmd.Process.Kill() })
 	defer late.Stop()
 	h.readers.Wait()
-	err := h.cmd.Wait()
 	cerr := h.conn.Close()
+	h.mu.Lock()
+	lingers := h.lingers
+	h.mu.Unlock()
+	if lingers {
+		go func() { _ = h.cmd.Wait() }() // for a process that lives longer than what is kept
+		return cerr
+	}
+	err := h.cmd.Wait()
 	if err != nil {
 		return fmt.Errorf("the sandbox helper left something behind: %w; the next start removes it", err)
 	}

@@ -15,6 +15,7 @@ type Network struct {
 	Join    func(ctx context.Context, netns string, member int) error
 	Dial    func(ctx context.Context, netns string, to netip.AddrPort) (net.Conn, error) // as a process in that namespace would
 	Close   func() error                                                                 // after all members are dead
+	Path    string                                                                       // of what keeps the network up for as long as it is open; for Freeze
 }
 
 // hosts are the lines of /etc/hosts that give members their names.

@@ -79,7 +79,7 @@ func Open(ctx context.Context, o Options) (*Runner, error) {
 
 // Settle waits until everything a crash left behind is removed.
 func (r *Runner) Settle(ctx context.Context) error {
-	_, err := r.helper.call(ctx, wire.Call{Op: wire.Settle}, nil)
+	_, err := r.helper.call(ctx, wire.Call{Op: wire.Settle})
 	return err
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,10 +26,11 @@ type Sandbox struct {
 	egress io.Closer
 	resolv string // content of /etc/resolv.conf
 
-	talk  *talk
-	group *group // its services; nil without
-	used  bool
-	once  sync.Once
+	talk   *talk
+	group  *group // its services; nil without
+	used   bool
+	frozen atomic.Bool // it is the helper's now, and stays
+	once   sync.Once
 }
 
 // Prepare makes a sandbox for req. The caller closes it. An error means that
@@ -70,7 +72,7 @@ func (r *Runner) Prepare(ctx context.Context, req Request) (prepared *Sandbox, e
 	}
 	s.talk = newTalk(conn)
 	r.helper.adopt(s)
-	reply, err := r.helper.call(ctx, wire.Call{Op: wire.Create, ID: s.id, Sandbox: req.sandbox(s.root, r.opts.Defaults)}, theirs)
+	reply, err := r.helper.call(ctx, wire.Call{Op: wire.Create, ID: s.id, Sandbox: req.sandbox(s.root, r.opts.Defaults)}, int(theirs.Fd()))
 	if err != nil {
 		return s, err
 	}
@@ -134,8 +136,10 @@ func (s *Sandbox) remove() error {
 	if s.talk != nil {
 		s.runner.helper.abandon(s)
 		errs = append(errs, s.talk.conn.Close())
+	}
+	if s.talk != nil && !s.frozen.Load() {
 		// Asked for even if Create's answer never came: it may have been made.
-		if _, err := s.runner.helper.call(ctx, wire.Call{Op: wire.Destroy, ID: s.id}, nil); s.made != nil {
+		if _, err := s.runner.helper.call(ctx, wire.Call{Op: wire.Destroy, ID: s.id}); s.made != nil {
 			errs = append(errs, err)
 		}
 	}

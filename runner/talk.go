@@ -19,21 +19,22 @@ import (
 type talk struct {
 	conn *net.UnixConn
 
-	writing sync.Mutex
-	mu      sync.Mutex
-	waiting map[wire.Nonce]chan wire.Body
-	reading bool
-	ended   chan struct{} // closed when nothing more will come
+	writing   sync.Mutex
+	mu        sync.Mutex
+	waiting   map[wire.Nonce]chan wire.Body
+	terminals map[wire.Nonce]*os.File // that came, and that nobody took yet
+	reading   bool
+	ended     chan struct{} // closed when nothing more will come
 }
 
 func newTalk(c *net.UnixConn) *talk {
-	return &talk{conn: c, waiting: map[wire.Nonce]chan wire.Body{}, ended: make(chan struct{})}
+	return &talk{conn: c, waiting: map[wire.Nonce]chan wire.Body{}, terminals: map[wire.Nonce]*os.File{}, ended: make(chan struct{})}
 }
 
-// begin sends an Exec with the write end of its output, and gives what the agent
-// will say about it. The reader starts with the first command: a sandbox that
-// waits costs no goroutine.
-func (t *talk) begin(x *wire.Exec, output *os.File) (<-chan wire.Body, error) {
+// begin sends an Exec with the command's ends of its pipes, and gives what the
+// agent will say about it. The reader starts with the first command: a sandbox
+// that waits costs no goroutine.
+func (t *talk) begin(x *wire.Exec, pipes ...*os.File) (<-chan wire.Body, error) {
 	_, _ = rand.Read(x.Nonce[:])      // never fails
 	news := make(chan wire.Body, 2+1) // Started, then Done or Refused; an agent that says more is not waited for
 	t.mu.Lock()
@@ -43,7 +44,7 @@ func (t *talk) begin(x *wire.Exec, output *os.File) (<-chan wire.Body, error) {
 		go t.read()
 	}
 	t.mu.Unlock()
-	if err := t.send(x, output); err != nil {
+	if err := t.send(x, pipes...); err != nil {
 		t.forget(x.Nonce)
 		return nil, err
 	}
@@ -56,16 +57,30 @@ func (t *talk) forget(n wire.Nonce) {
 	delete(t.waiting, n)
 }
 
-// send writes one frame, with a file beside its first byte where there is one.
-func (t *talk) send(b wire.Body, pass *os.File) error {
+// terminal is the one that the agent opened for a command which has started; nil
+// when it did not. The caller closes it.
+func (t *talk) terminal(n wire.Nonce) *os.File {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f := t.terminals[n]
+	delete(t.terminals, n)
+	return f
+}
+
+// send writes one frame, with files beside its first byte where there are any.
+func (t *talk) send(b wire.Body, pass ...*os.File) error {
 	t.writing.Lock()
 	defer t.writing.Unlock()
 	frame := wire.Encode(b)
-	if pass == nil {
+	if len(pass) == 0 {
 		_, err := t.conn.Write(frame)
 		return err
 	}
-	n, _, err := t.conn.WriteMsgUnix(frame[:min(len(frame), 4096)], unix.UnixRights(int(pass.Fd())), nil)
+	fds := make([]int, len(pass))
+	for i, f := range pass {
+		fds[i] = int(f.Fd())
+	}
+	n, _, err := t.conn.WriteMsgUnix(frame[:min(len(frame), 4096)], unix.UnixRights(fds...), nil)
 	if err == nil && n < len(frame) {
 		_, err = t.conn.Write(frame[n:])
 	}
@@ -77,12 +92,18 @@ func (t *talk) send(b wire.Body, pass *os.File) error {
 func (t *talk) read() {
 	defer close(t.ended)
 	for {
-		body, nonce, err := t.frame()
+		body, nonce, file, err := t.frame()
 		if err != nil {
 			return
 		}
 		t.mu.Lock()
-		if news := t.waiting[nonce]; news != nil {
+		news := t.waiting[nonce]
+		if file != nil && (news == nil || t.terminals[nonce] != nil) {
+			drop(file)
+		} else if file != nil {
+			t.terminals[nonce] = file
+		}
+		if news != nil {
 			select {
 			case news <- body:
 			default:
@@ -92,38 +113,71 @@ func (t *talk) read() {
 	}
 }
 
-// frame takes one frame from the agent.
-func (t *talk) frame() (wire.Body, wire.Nonce, error) {
+// frame takes one frame from the agent, and the file that came with it.
+func (t *talk) frame() (_ wire.Body, _ wire.Nonce, file *os.File, err error) {
+	defer func() {
+		if err != nil && file != nil {
+			drop(file)
+		}
+	}()
 	var head [wire.HeaderSize]byte
-	if _, err := io.ReadFull(t.conn, head[:]); err != nil {
-		return nil, wire.Nonce{}, err
+	oob := make([]byte, unix.CmsgSpace(4))
+	n, on, _, _, err := t.conn.ReadMsgUnix(head[:], oob)
+	if err != nil {
+		return nil, wire.Nonce{}, nil, err
+	}
+	file = passedFile(oob[:on])
+	if n == 0 {
+		return nil, wire.Nonce{}, file, io.EOF
+	}
+	if _, err := io.ReadFull(t.conn, head[n:]); err != nil {
+		return nil, wire.Nonce{}, file, err
 	}
 	kind, size, err := wire.ParseHeader(head[:])
 	if err != nil {
-		return nil, wire.Nonce{}, err
+		return nil, wire.Nonce{}, file, err
 	}
 	if size > 64<<10 {
-		return nil, wire.Nonce{}, wire.ErrMalformed
+		return nil, wire.Nonce{}, file, wire.ErrMalformed
 	}
 	data := make([]byte, size)
 	if _, err := io.ReadFull(t.conn, data); err != nil {
-		return nil, wire.Nonce{}, err
+		return nil, wire.Nonce{}, file, err
 	}
+	body, nonce, err := decode(kind, data)
+	return body, nonce, file, err
+}
+
+func decode(kind byte, data []byte) (wire.Body, wire.Nonce, error) {
 	switch kind {
 	case wire.KindStarted:
 		b := &wire.Started{}
-		err = wire.Decode(data, b)
+		err := wire.Decode(data, b)
 		return b, b.Nonce, err
 	case wire.KindDone:
 		b := &wire.Done{}
-		err = wire.Decode(data, b)
+		err := wire.Decode(data, b)
 		return b, b.Nonce, err
 	case wire.KindRefused:
 		b := &wire.Refused{}
-		err = wire.Decode(data, b)
+		err := wire.Decode(data, b)
 		return b, b.Nonce, err
 	}
 	return nil, wire.Nonce{}, wire.ErrMalformed
+}
+
+// passedFile is the file in a control message; nil when there is none.
+func passedFile(oob []byte) *os.File {
+	msgs, err := unix.ParseSocketControlMessage(oob)
+	if err != nil || len(msgs) == 0 {
+		return nil
+	}
+	fds, err := unix.ParseUnixRights(&msgs[0])
+	if err != nil || len(fds) == 0 {
+		return nil
+	}
+	_ = unix.SetNonblock(fds[0], true) // for Go's poller; without it a read holds a thread
+	return os.NewFile(uintptr(fds[0]), "terminal")
 }
 
 // cut ends the agent, and with it everything in the sandbox. What waits for the

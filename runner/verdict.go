@@ -19,7 +19,7 @@ import (
 // cgroup's counters and the disk watch's word. What it cannot prove is an error.
 func (s *Sandbox) verdict(ctx context.Context, entered int64, got *run) (pipeline.Result, error) {
 	var counts wire.Counters
-	reply, merr := s.runner.helper.call(context.WithoutCancel(ctx), wire.Call{Op: wire.Measure, ID: s.id}, nil)
+	reply, merr := s.runner.helper.call(context.WithoutCancel(ctx), wire.Call{Op: wire.Measure, ID: s.id})
 	if merr == nil {
 		counts = *reply.Counts
 	}

@@ -1,7 +1,8 @@
 // Package agent is PID 1 of every sandbox: it starts the one command it is
 // told to, and further ones beside it, carries their output, reaps what is
-// orphaned, and reports how each ended. It ends when its socket does, and the kernel then ends
-// everything else in the sandbox; that is how nothing outlives a crashed runner.
+// orphaned, and reports how each ended. It ends when its socket does, and the
+// kernel then ends everything else in the sandbox; that is how nothing outlives
+// whoever holds the other end.
 //
 // It refuses to be talked to by what it runs: nothing inside may trace it, read
 // its memory, open its socket or signal it to death. It decides nothing about
@@ -13,7 +14,6 @@ import (
 	"errors"
 	"os"
 	"os/signal"
-	"sync"
 	"syscall"
 	"unsafe"
 
@@ -30,7 +30,7 @@ func Run(args []string) int {
 	if enter() != nil {
 		return 3
 	}
-	return serve()
+	return newJobs().serve(&conn{fd: wire.AgentFD}, true)
 }
 
 // hold keeps the namespaces it was started in until standard input ends.
@@ -78,105 +78,6 @@ func limit() {
 		return
 	}
 	_ = syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{Cur: 1, Max: 1})
-}
-
-// serve answers frames until the socket ends.
-func serve() int {
-	js := newJobs()
-	started := false
-	for {
-		kind, body, out, err := receive()
-		if err != nil {
-			return 0 // the runner is gone, or not ours: either way this sandbox is over
-		}
-		switch kind {
-		case wire.KindExec:
-			var x wire.Exec
-			// The main command comes first, and once.
-			if wire.Decode(body, &x) != nil || out < 0 || x.Beside != started {
-				return 2
-			}
-			started = true
-			js.start(&x, out)
-		case wire.KindStop:
-			js.stop()
-		case wire.KindSignal:
-			var s wire.Signal
-			if wire.Decode(body, &s) != nil {
-				return 2
-			}
-			js.signal(&s)
-		default:
-			return 2
-		}
-	}
-}
-
-// receive reads one frame and the file that came with it, -1 for none.
-func receive() (kind byte, body []byte, file int, err error) {
-	file = -1
-	var head [wire.HeaderSize]byte
-	oob := make([]byte, unix.CmsgSpace(4))
-	for have := 0; have < len(head); {
-		n, on, _, _, err := unix.Recvmsg(wire.AgentFD, head[have:], oob, unix.MSG_CMSG_CLOEXEC)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil || n == 0 {
-			return 0, nil, -1, syscall.EPIPE
-		}
-		have += n
-		if on > 0 {
-			file = passed(oob[:on])
-		}
-	}
-	kind, size, err := wire.ParseHeader(head[:])
-	if err != nil {
-		return 0, nil, -1, err
-	}
-	body = make([]byte, size)
-	for have := 0; have < size; {
-		n, err := unix.Read(wire.AgentFD, body[have:])
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil || n == 0 {
-			return 0, nil, -1, syscall.EPIPE
-		}
-		have += n
-	}
-	return kind, body, file, nil
-}
-
-func passed(oob []byte) int {
-	msgs, err := unix.ParseSocketControlMessage(oob)
-	if err != nil || len(msgs) == 0 {
-		return -1
-	}
-	fds, err := unix.ParseUnixRights(&msgs[0])
-	if err != nil || len(fds) == 0 {
-		return -1
-	}
-	return fds[0]
-}
-
-// sending is held while a frame is written: commands end at the same time.
-var sending sync.Mutex
-
-// send writes a frame whole. A runner that is gone is noticed by the reader.
-func send(b wire.Body) {
-	sending.Lock()
-	defer sending.Unlock()
-	for frame := wire.Encode(b); len(frame) > 0; {
-		n, err := unix.Write(wire.AgentFD, frame)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return
-		}
-		frame = frame[n:]
-	}
 }
 
 // now is CLOCK_MONOTONIC in nanoseconds: the runner compares it with its own.

@@ -18,16 +18,17 @@ const linger = time.Second
 
 // job is one command of this sandbox.
 type job struct {
+	conn    *conn // who asked for it
 	nonce   wire.Nonce
 	beside  bool // its end is not the sandbox's
 	started int64
 	stopped atomic.Bool
 	pid     int
-	pump    *pump
+	pumps   []*pump // of its output, then of its errors where they have a pipe of their own
 }
 
 // jobs are the commands that run. The main one is the first; its end is the end
-// of all others.
+// of all others that run then.
 type jobs struct {
 	children *children
 
@@ -37,25 +38,31 @@ type jobs struct {
 
 func newJobs() *jobs { return &jobs{children: newChildren(), running: map[wire.Nonce]*job{}} }
 
-// start begins a command, or reports why it cannot. out is the runner's pipe.
-func (js *jobs) start(x *wire.Exec, out int) {
-	j := &job{nonce: x.Nonce, beside: x.Beside}
-	ended, why := js.launch(j, x, out)
+// start begins a command, or reports why it cannot. The files are the other
+// side's pipes; they are closed when they are not needed any more.
+func (js *jobs) start(c *conn, x *wire.Exec, files []int) {
+	j := &job{conn: c, nonce: x.Nonce, beside: x.Beside}
+	s, why := newStdio(x, files)
+	var ended <-chan unix.WaitStatus
+	if why == nil {
+		ended, why = js.launch(j, x, s)
+	}
 	if why != nil {
-		dropFD(out)
+		s.drop()
 		why.Nonce = x.Nonce
-		send(why)
+		c.send(why, -1)
 		return
 	}
 	js.mu.Lock()
 	js.running[j.nonce] = j
 	js.mu.Unlock()
-	send(&wire.Started{Nonce: j.nonce, At: j.started})
+	c.send(&wire.Started{Nonce: j.nonce, At: j.started}, s.master)
+	dropFD(s.master)
 	go js.finish(j, ended)
 }
 
 // launch puts everything in place and starts the command.
-func (js *jobs) launch(j *job, x *wire.Exec, out int) (ended <-chan unix.WaitStatus, why *wire.Refused) {
+func (js *jobs) launch(j *job, x *wire.Exec, s *stdio) (ended <-chan unix.WaitStatus, why *wire.Refused) {
 	u, why := lookup(x.User)
 	if why != nil {
 		return nil, why
@@ -63,31 +70,20 @@ func (js *jobs) launch(j *job, x *wire.Exec, out int) (ended <-chan unix.WaitSta
 	if why := place(x, u); why != nil {
 		return nil, why
 	}
+	if why := s.handTo(u); why != nil {
+		return nil, why
+	}
 	env := complete(x.Env, u)
-	null, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, refuse(126, "open /dev/null: "+err.Error())
-	}
-	defer dropFD(null)
-	var pipe [2]int
-	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
-		return nil, refuse(126, "make the output pipe: "+err.Error())
-	}
 	attr := &syscall.ProcAttr{
-		Dir: x.Dir,
-		Env: env,
-		// One pipe for both: what was written first is read first.
-		Files: []uintptr{uintptr(null), uintptr(pipe[1]), uintptr(pipe[1])},
-		Sys:   &syscall.SysProcAttr{Setsid: true, Credential: u.credential()},
+		Dir: x.Dir, Env: env, Files: s.child(),
+		Sys: &syscall.SysProcAttr{Setsid: true, Setctty: x.TTY, Credential: u.credential()},
 	}
 	j.pid, ended, why = js.children.start(func() (int, *wire.Refused) { return run(x.Args, env, attr) })
-	dropFD(pipe[1])
 	if why != nil {
-		dropFD(pipe[0])
 		return nil, why
 	}
 	j.started = now()
-	j.pump = newPump(pipe[0], out)
+	j.pumps = s.pump()
 	return ended, nil
 }
 
@@ -133,16 +129,27 @@ func (js *jobs) finish(j *job, end <-chan unix.WaitStatus) {
 		killAll()
 		js.children.gone()
 	}
-	lost := !j.pump.drain(linger)
-	d := &wire.Done{
-		Nonce: j.nonce, Exit: int32(status.ExitStatus()), Interrupted: interrupted, Lost: lost,
-		Bytes: j.pump.bytes.Load(), Started: j.started, Ended: ended,
+	d := &wire.Done{Nonce: j.nonce, Exit: int32(status.ExitStatus()), Interrupted: interrupted, Started: j.started, Ended: ended}
+	for _, p := range j.pumps {
+		d.Lost = !p.drain(linger) || d.Lost
+		d.Bytes += p.bytes.Load()
 	}
 	if status.Signaled() {
 		d.Signal = int32(status.Signal())
 		d.Exit = 128 + d.Signal
 	}
-	send(d)
+	j.conn.send(d, -1)
+}
+
+// hangUp ends the commands of a socket that has ended.
+func (js *jobs) hangUp(c *conn) {
+	js.mu.Lock()
+	defer js.mu.Unlock()
+	for _, j := range js.running {
+		if j.conn == c {
+			_ = unix.Kill(-j.pid, unix.SIGKILL)
+		}
+	}
 }
 
 // killAll ends every process of the sandbox but this one. The kernel walks the

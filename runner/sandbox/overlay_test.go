@@ -97,7 +97,7 @@ func testSlot(t *testing.T) *slot {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { drop(agent) })
-	all := newSlots("/slipway-test", agent)
+	all := newSlots("/slipway-test", agent, nil)
 	s, err := all.take()
 	if err != nil {
 		t.Fatal(err)

@@ -2,10 +2,13 @@ package sandbox
 
 import (
 	"context"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
+
+	"slipway/runner/wire"
 )
 
 const (
@@ -18,7 +21,8 @@ const (
 
 // reap removes what helpers left behind that died themselves: processes,
 // cgroups and files. Their mounts went with them. A session whose lock is held
-// belongs to a living helper: it is waited for, then left alone.
+// belongs to a living helper: it is waited for, then left alone. One that keeps
+// failed tests is left alone at once.
 func reap(cfg Config, own string) {
 	ctx, cancel := context.WithTimeout(context.Background(), settleLimit)
 	defer cancel()
@@ -29,7 +33,7 @@ func reap(cfg Config, own string) {
 		}
 		dir := filepath.Join(cfg.Root, name)
 		lock, err := lockDir(dir)
-		for err != nil && !os.IsNotExist(err) && !strings.HasPrefix(name, newPrefix) && pause(ctx, 20*time.Millisecond) {
+		for err != nil && !os.IsNotExist(err) && !strings.HasPrefix(name, newPrefix) && !keeps(dir) && pause(ctx, 20*time.Millisecond) {
 			lock, err = lockDir(dir)
 		}
 		if os.IsNotExist(err) {
@@ -46,6 +50,33 @@ func reap(cfg Config, own string) {
 		drop(lock)
 	}
 	reapCgroups(cfg, func(session string) bool { return !live[session] })
+}
+
+// keeps reports whether a session keeps what is frozen.
+func keeps(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, wire.FrozenName))
+	return err == nil
+}
+
+// takenRanges are the ranges of ids of the sandboxes that other helpers keep.
+func takenRanges(root string) map[int]bool {
+	taken := map[int]bool{}
+	for _, name := range entries(root) {
+		dir := filepath.Join(root, name)
+		data, err := os.ReadFile(filepath.Join(dir, wire.FrozenName))
+		var ranges []int
+		if err != nil || json.Unmarshal(data, &ranges) != nil {
+			continue
+		}
+		if lock, err := lockDir(dir); err == nil { // its owner is dead, and reaped soon
+			drop(lock)
+			continue
+		}
+		for _, n := range ranges {
+			taken[n] = true
+		}
+	}
+	return taken
 }
 
 // pause waits, and reports whether ctx is still good.

@@ -4,8 +4,9 @@
 // small and hold nothing else.
 //
 // It lives in a mount namespace of its own, where every overlay it mounts goes
-// when it goes. It refuses to outlive its runner: when the socket ends it kills
-// and removes all it made. It never runs the command of a test; the agent does.
+// when it goes. When its runner's socket ends it kills and removes all it made,
+// less what it was asked to keep of failed tests: for that it stays until its time
+// is up. It never runs the command of a test; the agent does.
 package sandbox
 
 import (
@@ -52,6 +53,8 @@ type helper struct {
 	ahead     sync.WaitGroup
 	names     atomic.Uint64 // of directories
 	settled   chan struct{} // closed when leftovers are reaped
+	freezer   freezer
+	ended     chan os.Signal // asked to end: obeyed when the runner is gone
 
 	write sync.Mutex
 }
@@ -61,7 +64,7 @@ type helper struct {
 func Serve(cfg Config, socket *os.File) error {
 	// Whatever the terminal or a broken pipe says, cleaning up comes first: the
 	// runner ends this process by closing the socket.
-	signal.Notify(make(chan os.Signal, 1), unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGPIPE)
+	signal.Notify(make(chan os.Signal, 1), unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGPIPE)
 	h, err := open(cfg)
 	if err != nil {
 		h.say(socket, wire.Reply{Error: err.Error()})
@@ -69,11 +72,15 @@ func Serve(cfg Config, socket *os.File) error {
 	}
 	h.say(socket, wire.Reply{})
 	h.receive(socket)
-	return h.close()
+	err = h.removeAll()
+	h.linger(socket)
+	return errors.Join(err, h.close())
 }
 
 func open(cfg Config) (*helper, error) {
-	h := &helper{cfg: cfg, sandboxes: map[string]*box{}, settled: make(chan struct{}), mounts: mountsDir}
+	h := &helper{cfg: cfg, sandboxes: map[string]*box{}, settled: make(chan struct{}), mounts: mountsDir, ended: make(chan os.Signal, 1)}
+	h.freezer.all = map[string]*frozen{}
+	signal.Notify(h.ended, unix.SIGTERM)
 	if err := privateMounts(); err != nil {
 		return h, err
 	}
@@ -87,7 +94,7 @@ func open(cfg Config) (*helper, error) {
 	if h.session, err = newSession(cfg.Root); err != nil {
 		return h, err
 	}
-	h.slots = newSlots(cfg.Cgroup, h.agent)
+	h.slots = newSlots(cfg.Cgroup, h.agent, takenRanges(cfg.Root))
 	if h.filters, err = newFilters(); err != nil {
 		return h, err
 	}
@@ -112,7 +119,7 @@ func open(cfg Config) (*helper, error) {
 
 // receive handles calls until the runner is gone, each in its own goroutine.
 func (h *helper) receive(socket *os.File) {
-	buf, oob := make([]byte, wire.MaxMessage), make([]byte, unix.CmsgSpace(4))
+	buf, oob := make([]byte, wire.MaxMessage), make([]byte, unix.CmsgSpace(4*wire.MaxMembers))
 	for {
 		n, on, _, _, err := unix.Recvmsg(int(socket.Fd()), buf, oob, unix.MSG_CMSG_CLOEXEC)
 		if errors.Is(err, unix.EINTR) {
@@ -121,15 +128,11 @@ func (h *helper) receive(socket *os.File) {
 		if err != nil || n == 0 {
 			break
 		}
-		var passed *os.File
-		if msgs, err := unix.ParseSocketControlMessage(oob[:on]); err == nil && len(msgs) > 0 {
-			if fds, err := unix.ParseUnixRights(&msgs[0]); err == nil && len(fds) > 0 {
-				passed = os.NewFile(uintptr(fds[0]), "agent")
-			}
-		}
+		passed := passedFiles(oob[:on])
 		var c wire.Call
 		if err := json.Unmarshal(buf[:n], &c); err != nil {
 			h.cfg.Log.Error().Err(err).Msg("a call that is not JSON")
+			dropFiles(passed)
 			continue
 		}
 		h.calls.Add(1)
@@ -152,15 +155,21 @@ func (h *helper) say(socket io.Writer, r wire.Reply) {
 }
 
 // answer carries one call out.
-func (h *helper) answer(c wire.Call, passed *os.File) wire.Reply {
+func (h *helper) answer(c wire.Call, passed []*os.File) wire.Reply {
 	r := wire.Reply{Seq: c.Seq}
-	if passed != nil {
-		defer drop(passed)
+	if c.Op != wire.Freeze {
+		defer dropFiles(passed)
 	}
 	var err error
 	switch c.Op {
 	case wire.Create:
-		r.Made, err = h.create(c.ID, c.Sandbox, passed)
+		var agent *os.File
+		if len(passed) > 0 {
+			agent = passed[0]
+		}
+		r.Made, err = h.create(c.ID, c.Sandbox, agent)
+	case wire.Freeze:
+		err = h.freeze(c.Frozen, passed)
 	case wire.Settle:
 		<-h.settled
 	case wire.Measure, wire.Kill, wire.Destroy:
@@ -199,8 +208,8 @@ func (h *helper) forget(id string) {
 	delete(h.sandboxes, id)
 }
 
-// close removes everything this helper made.
-func (h *helper) close() error {
+// removeAll removes the sandboxes that nobody asked to keep.
+func (h *helper) removeAll() error {
 	h.ahead.Wait()
 	var errs []error
 	var wg sync.WaitGroup
@@ -217,15 +226,23 @@ func (h *helper) close() error {
 		}()
 	}
 	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// close removes everything else that this helper made.
+func (h *helper) close() error {
+	h.freezer.server.close()
 	h.watch.close()
 	select {
 	case <-h.settled:
 	case <-time.After(settleLimit):
 	}
-	removeEmptyParents(h.cfg.Cgroup)
-	errs = append(errs, h.session.close())
+	err := h.session.close()
+	if len(entries(h.cfg.Root)) == 0 {
+		removeEmptyParents(h.cfg.Cgroup) // else whoever ends last does: it may be making sandboxes in them
+	}
 	h.slots.close()
-	return errors.Join(errs...)
+	return err
 }
 
 // mountsDir holds a tmpfs of this process alone, with the mount points of the

@@ -40,15 +40,16 @@ func (s *slot) path() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(),
 type slots struct {
 	base  int
 	agent *os.File
+	taken map[int]bool // ranges of sandboxes that another helper keeps
 
 	mu   sync.Mutex
 	free []*slot
 	made int
 }
 
-func newSlots(cgroup string, agent *os.File) *slots {
+func newSlots(cgroup string, agent *os.File, taken map[int]bool) *slots {
 	root := int(crc32.ChecksumIEEE([]byte(cgroup)) % rootsHeld)
-	return &slots{base: firstID + root*perRoot*perSlot, agent: agent}
+	return &slots{base: firstID + root*perRoot*perSlot, agent: agent, taken: taken}
 }
 
 // take gives a range that no other sandbox has.
@@ -60,7 +61,10 @@ func (s *slots) take() (*slot, error) {
 		s.mu.Unlock()
 		return got, nil
 	}
-	if s.made == perRoot {
+	for s.taken[s.made] {
+		s.made++
+	}
+	if s.made >= perRoot {
 		s.mu.Unlock()
 		return nil, fmt.Errorf("%d sandboxes run already, which is as many as one root may have; run fewer at a time", perRoot)
 	}

@@ -34,6 +34,7 @@ func (*Started) kind() byte { return KindStarted }
 func (*Done) kind() byte    { return KindDone }
 func (*Refused) kind() byte { return KindRefused }
 func (*Signal) kind() byte  { return KindSignal }
+func (*Connect) kind() byte { return KindConnect }
 
 // Stop asks the agent to kill everything in the sandbox, and to report.
 type Stop struct{}
@@ -67,6 +68,11 @@ func (x *Exec) code(c *coder) {
 	c.string(&x.Out)
 	c.string(&x.Hosts)
 	c.bool(&x.Beside)
+	c.bool(&x.Stdin)
+	c.bool(&x.Stderr)
+	c.bool(&x.TTY)
+	c.int32(&x.Rows)
+	c.int32(&x.Cols)
 	n := len(x.Secrets)
 	c.count(&n)
 	if c.reading && !c.bad {
@@ -79,6 +85,8 @@ func (x *Exec) code(c *coder) {
 }
 
 func (*Stop) code(*coder) {}
+
+func (*Connect) code(*coder) {}
 
 func (x *Signal) code(c *coder) {
 	c.nonce(&x.Nonce)

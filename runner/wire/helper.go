@@ -17,6 +17,7 @@ const (
 	Kill    Op = "kill"    // kill everything in it, at once
 	Destroy Op = "destroy" // kill, and remove all of it
 	Settle  Op = "settle"  // wait until what a crash left behind is reaped
+	Freeze  Op = "freeze"  // keep sandboxes beyond the runner's end; their agents' sockets travel as SCM_RIGHTS
 )
 
 // Call is one request to the helper. Calls run at the same time.
@@ -25,6 +26,7 @@ type Call struct {
 	Op      Op
 	ID      string
 	Sandbox *Sandbox `json:",omitempty"` // of a Create
+	Frozen  *Frozen  `json:",omitempty"` // of a Freeze
 }
 
 // Sandbox says what to make.

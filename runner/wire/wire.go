@@ -25,7 +25,9 @@ const HoldArg = "hold"
 type Nonce [16]byte
 
 // Exec asks the agent to run one command. The write end of the output pipe
-// travels beside it as SCM_RIGHTS.
+// travels beside it as SCM_RIGHTS, then the read end of its input and the write
+// end of a pipe of its own for errors, where it has them. With a terminal nothing
+// travels: the terminal comes back beside Started.
 type Exec struct {
 	Nonce   Nonce
 	Args    []string
@@ -36,6 +38,11 @@ type Exec struct {
 	Resolv  string // content of /etc/resolv.conf; empty leaves it so
 	Hosts   string // added to /etc/hosts
 	Beside  bool   // beside the main command: the sandbox does not end with it
+	Stdin   bool   // it reads a pipe, not /dev/null
+	Stderr  bool   // it has a pipe of its own for errors
+	TTY     bool   // it runs in a terminal
+	Rows    int32  // of the terminal
+	Cols    int32
 	Out     string // directory that is handed to the user; empty for none
 }
 
@@ -47,6 +54,11 @@ type Secret struct {
 
 // SecretsDir is where a sandbox with secrets has a tmpfs.
 const SecretsDir = "/run/secrets"
+
+// Connect gives the agent one more socket, which travels beside it: commands
+// beside the main one may be asked for on it, and what is said of them is said
+// there. They are ended with it.
+type Connect struct{}
 
 // Signal sends a signal to the command that the Exec of the same nonce started;
 // SIGKILL goes to its process group.
@@ -81,7 +93,8 @@ type Refused struct {
 	Reason string
 }
 
-// The kinds of frame. Setup is the helper's to the agent. Exec, Stop and Signal go to the agent, the others come from it.
+// The kinds of frame. Setup is the helper's to the agent. Exec, Stop, Signal and
+// Connect go to the agent, the others come from it.
 const (
 	KindExec byte = iota + 1
 	KindStop
@@ -90,6 +103,7 @@ const (
 	KindRefused
 	KindSignal
 	KindSetup
+	KindConnect
 )
 
 // HeaderSize of a frame: kind, then the length of its body.

@@ -8,10 +8,11 @@ import (
 func TestRoundTrip(t *testing.T) {
 	for _, want := range []Body{
 		&Exec{
-			Nonce: Nonce{1, 2, 3}, Args: []string{"sh", "-c", "é\x00"}, Env: []string{"A=b"}, User: "bob", Dir: "/x", Resolv: "r", Out: "/out", Hosts: "h", Beside: true,
+			Nonce: Nonce{1, 2, 3}, Args: []string{"sh", "-c", "é\x00"}, Env: []string{"A=b"}, User: "bob", Dir: "/x", Resolv: "r", Out: "/out", Hosts: "h", Beside: true, Stdin: true, Stderr: true, TTY: true, Rows: 24, Cols: 80,
 			Secrets: []Secret{{"a", []byte("b")}, {"c", []byte{0}}},
 		},
 		&Stop{},
+		&Connect{},
 		&Signal{Nonce: Nonce{3}, Number: 15},
 		&Started{Nonce: Nonce{9}, At: 1 << 40},
 		&Done{Nonce: Nonce{15: 7}, Exit: 139, Signal: 11, Interrupted: true, Lost: true, Bytes: 1 << 63, Started: -1, Ended: 5},
