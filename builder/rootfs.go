@@ -23,6 +23,9 @@ type Rootfs struct {
 	Config  ocispec.ImageConfig
 	Health  *pipeline.Healthcheck // HEALTHCHECK of its Dockerfile; nil: none
 	Release func() error          // gives the directories back; call it once, after unmounting
+	// Pin lends them beyond this process, until Unpin of that name. It is called
+	// before Release.
+	Pin func(ctx context.Context, name string) error
 }
 
 // Rootfs lends the file system of exactly this digest: the directories are
@@ -53,6 +56,7 @@ func (b *Builder) Rootfs(ctx context.Context, img pipeline.Image, platform strin
 	return Rootfs{
 		Lowers: lowers, Config: m.config.Config, Health: health(m.docker.Healthcheck),
 		Release: func() error { return errors.Join(unview(), release()) },
+		Pin:     func(ctx context.Context, name string) error { return b.pin(ctx, ref.ID(), name) },
 	}, nil
 }
 

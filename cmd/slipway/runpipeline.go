@@ -31,6 +31,8 @@ type runFlags struct {
 	builder      string
 	builderCerts string
 	parallel     int
+	keepFailed   bool
+	keepFor      time.Duration
 	progress     string
 }
 
@@ -54,6 +56,8 @@ func runPipelineCommand(g *globals) *cobra.Command {
 	fs.StringVar(&f.base, "base", "", "with --event: the commit or branch that `paths` are compared with")
 	fs.BoolVar(&f.rerunTests, "rerun-tests", false, "run tests even where their result could be reused; layers stay cached")
 	fs.BoolVar(&f.noCache, "no-cache", false, "rebuild every layer, and --rerun-tests")
+	fs.BoolVar(&f.keepFailed, "keep-failed", false, "keep the sandboxes of failed tests, with their services, for `slipway shell`")
+	fs.DurationVar(&f.keepFor, "keep-for", time.Hour, "with --keep-failed: how long they stay, from their last use")
 	fs.StringVar(&f.secrets, "secrets", "", "file of NAME=VALUE lines: the secrets that builds and tests may name")
 	fs.StringVar(&f.builder, "builder", "", "build on a buildkitd: unix://PATH or tcp://HOST:PORT (default: inside slipway)")
 	fs.StringVar(&f.builderCerts, "builder-certs", "", "directory with ca.pem, cert.pem and key.pem for a tcp builder")
@@ -84,6 +88,9 @@ func (g *globals) runPipeline(ctx context.Context, dir string, f runFlags) error
 	}
 	if f.dryRun {
 		return g.dryRun(ctx, abs, plan, ev, f)
+	}
+	if f.keepFor <= 0 {
+		return usagef("--keep-for %s: give a time such as 30m or 2h", f.keepFor)
 	}
 	if f.parallel < 0 {
 		return usagef("--parallel %d: give at least 1, or leave it out", f.parallel)
@@ -121,7 +128,7 @@ func (g *globals) conduct(ctx context.Context, s *stack, dir string, plan pipeli
 	}
 	w := wiring{
 		stack: s, dir: dir, seeds: plan.Volumes, registries: g.registriesWith(nil, false), mirrors: func(host string) []string { return slices.Clone(g.registries[host].Mirrors) },
-		secrets: secrets, sshAgent: os.Getenv("SSH_AUTH_SOCK"), log: g.log,
+		secrets: secrets, sshAgent: os.Getenv("SSH_AUTH_SOCK"), keepFor: f.keepFor, log: g.log,
 	}
 	defer w.registries.Close()
 	e := &engine.Engine{
@@ -130,7 +137,7 @@ func (g *globals) conduct(ctx context.Context, s *stack, dir string, plan pipeli
 	}
 	e.Prove = prover{signer: f.signer(g.keyring()), keys: g.keyring(), images: g.images, builder: s.builder, tree: tree}.prove
 	opt := engine.Options{
-		ID: store.NewRunID(time.Now()), Dir: dir, RerunTests: f.rerunTests, NoCache: f.noCache,
+		ID: store.NewRunID(time.Now()), Dir: dir, RerunTests: f.rerunTests, NoCache: f.noCache, KeepFailed: f.keepFailed,
 		Event: func() (pipeline.Event, error) { return tree.event(ev) },
 	}
 	run, err := e.Run(ctx, plan, opt)

@@ -19,7 +19,7 @@ import (
 )
 
 // services gives what runs beside a test, and closes their logs with release.
-func (w wiring) services(ctx context.Context, r engine.TestRequest, m *mounts) (services []runner.Service, release func(), err error) {
+func (w wiring) services(ctx context.Context, r engine.TestRequest, m *mounts, lent *pins) (services []runner.Service, release func(), err error) {
 	var logs []*serviceLog
 	release = func() {
 		for _, l := range logs {
@@ -28,7 +28,7 @@ func (w wiring) services(ctx context.Context, r engine.TestRequest, m *mounts) (
 	}
 	for _, key := range slices.Sorted(maps.Keys(r.Services)) {
 		of := r.Services[key]
-		s := runner.Service{Name: of.Name, Service: of.Service, Image: of.From, Rootfs: w.rootfs}
+		s := runner.Service{Name: of.Name, Service: of.Service, Image: of.From, Rootfs: lent.rootfs(w)}
 		if s.Binds, err = m.binds(ctx, of.Volumes, of.From, volume.CopyOptions{Limit: of.Resources.Disk}); err != nil {
 			return nil, release, fmt.Errorf("service %s: %w", of.Name, err)
 		}
@@ -107,7 +107,7 @@ func privateNetwork(ctx context.Context) (runner.Network, error) {
 			}
 			return s.Join(ctx, netns, a)
 		},
-		Dial: network.Dial, Close: s.Close,
+		Dial: network.Dial, Close: s.Close, Path: s.Path(),
 	}, nil
 }
 

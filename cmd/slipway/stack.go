@@ -13,6 +13,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"slipway/builder"
 	"slipway/internal/capacity"
 	"slipway/internal/doctor"
@@ -29,6 +31,8 @@ import (
 // stack is an opened root: the lock, the records, BuildKit and, where asked
 // for, the sandboxes. Whoever opens it closes it.
 type stack struct {
+	root    string
+	log     zerolog.Logger
 	store   *store.Store
 	builder *builder.Builder
 	runner  *runner.Runner
@@ -76,7 +80,7 @@ func (g *globals) open(ctx context.Context, opt openOptions) (_ *stack, err erro
 	if missing := doctor.Cgroups(doctor.Input{Proc: "/proc", Sys: "/sys"}); missing != "" {
 		return nil, fmt.Errorf("this machine cannot limit what runs: %s; `slipway doctor` says how to mend it", missing)
 	}
-	s := &stack{}
+	s := &stack{root: g.root, log: g.log}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
@@ -129,6 +133,9 @@ func (g *globals) open(ctx context.Context, opt openOptions) (_ *stack, err erro
 		DockerConfig: dockerConfig(), Remote: opt.remote, Parallel: buildSteps(opt.parallel), StepNetwork: s.stepNetwork, Log: g.log,
 	})
 	g.log.Debug().Dur("took_ms", time.Since(started)).Msg("BuildKit opened")
+	if err == nil {
+		err = s.giveBack(ctx)
+	}
 	return s, err
 }
 

@@ -15,6 +15,7 @@ import (
 type painter struct {
 	w     io.Writer
 	color bool
+	runID string
 }
 
 const (
@@ -34,6 +35,7 @@ func (p painter) paint(code, s string) string {
 
 // run prints what became of a run, for people.
 func (p painter) run(r store.Run, logs string) {
+	p.runID = r.ID
 	for _, im := range r.Images {
 		p.image(im)
 	}
@@ -78,11 +80,11 @@ func (p painter) image(im store.Image) {
 		fmt.Fprintf(p.w, "  %s  %s  %s\n", name, im.Platforms[name].Digest, note)
 	}
 	for _, t := range im.Tests {
-		p.test(t)
+		p.test(name, t)
 	}
 }
 
-func (p painter) test(t store.Test) {
+func (p painter) test(image string, t store.Test) {
 	mark := map[pipeline.State]string{pipeline.Passed: "✓", pipeline.Failed: "✗", pipeline.Skipped: "-", pipeline.Canceled: "-", pipeline.Error: "!"}[t.State]
 	line := fmt.Sprintf("  %s %s", p.paint(stateColor(t.State), mark), t.Name)
 	var notes []string
@@ -109,6 +111,9 @@ func (p painter) test(t store.Test) {
 	fmt.Fprintln(p.w, line)
 	if t.State != pipeline.Passed && t.Reason != "" {
 		fmt.Fprintln(p.w, indent(t.Reason, "      "))
+	}
+	if t.KeptUntil != nil {
+		fmt.Fprintf(p.w, "      kept as it was left until %s: slipway shell %s/%s\n", t.KeptUntil.Local().Format(time.TimeOnly), p.runID, image+"/"+t.Name)
 	}
 	if t.JUnit == nil {
 		return

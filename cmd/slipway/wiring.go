@@ -33,6 +33,7 @@ type wiring struct {
 	mirrors    func(host string) []string
 	secrets    map[string][]byte
 	sshAgent   string
+	keepFor    time.Duration // how long a failed test stays frozen
 	log        zerolog.Logger
 }
 
@@ -71,15 +72,16 @@ func testedPlatform(all map[string]ocispec.Descriptor) string {
 
 // prepare makes the sandbox of one attempt, with copies of the volumes it mounts.
 func (w wiring) prepare(ctx context.Context, r engine.TestRequest) (engine.Sandbox, error) {
+	lent := &pins{}
 	req := runner.Request{
-		ID: r.Run + "-" + engine.TaskDir(r.Task.ID), Image: r.Image, Test: *r.Task.Test, Rootfs: w.rootfs,
+		ID: r.Run + "-" + engine.TaskDir(r.Task.ID), Image: r.Image, Test: *r.Task.Test, Rootfs: lent.rootfs(w),
 		Secrets: w.only(r.Task.Test.Secrets), Out: r.Out,
 	}
 	if r.Task.Test.Network == pipeline.NetworkInternet {
 		req.Egress = w.egress
 	}
 	mounts := w.newMounts(r.Images)
-	services, closeLogs, err := w.services(ctx, r, mounts) // first: what a volume begins with is theirs to say
+	services, closeLogs, err := w.services(ctx, r, mounts, lent) // first: what a volume begins with is theirs to say
 	if err == nil {
 		req.Services, req.Network = services, privateNetwork
 		req.Binds, err = mounts.binds(ctx, r.Task.Test.Volumes, r.Image, volume.CopyOptions{Limit: r.Task.Test.Resources.Disk})
@@ -105,6 +107,7 @@ func (w wiring) prepare(ctx context.Context, r engine.TestRequest) (engine.Sandb
 			}
 			return s.Exec(ctx, since, out)
 		},
+		Keep: w.keeper(r, s, mounts, lent),
 		Close: func() {
 			s.Close()
 			closeLogs()
@@ -144,12 +147,9 @@ func failing(reason string) engine.Sandbox {
 	}
 }
 
-func (w wiring) rootfs(ctx context.Context, image pipeline.Image) (runner.Rootfs, error) {
-	r, err := w.builder.Rootfs(ctx, image, "")
-	if err != nil {
-		return runner.Rootfs{}, err
-	}
-	return runner.Rootfs{Lowers: r.Lowers, Config: r.Config, Healthcheck: r.Health, Architecture: runtime.GOARCH, Release: r.Release}, nil
+// lent is what builder lends, as runner wants it.
+func lent(r builder.Rootfs) runner.Rootfs {
+	return runner.Rootfs{Lowers: r.Lowers, Config: r.Config, Healthcheck: r.Health, Architecture: runtime.GOARCH, Release: r.Release}
 }
 
 // egress gives a sandbox's network namespace a way out.

@@ -87,6 +87,9 @@ type Sandbox struct {
 	// the attempt may be made again in another sandbox. Start in the Result counts
 	// from since.
 	Run func(ctx context.Context, since time.Time, out io.Writer) (pipeline.Result, error)
+	// Keep lets what a failed Run left stay beyond Close, and says until when. nil:
+	// nothing could be kept.
+	Keep func(ctx context.Context) (until time.Time, err error)
 	// Close removes everything, whatever state it is in. It is called once.
 	Close func()
 	// Healthy is when the last service was ready; zero without services.
@@ -110,6 +113,7 @@ type Options struct {
 	Dir        string // of the pipeline file, absolute
 	RerunTests bool
 	NoCache    bool // and RerunTests
+	KeepFailed bool // sandboxes of failed tests stay
 	// Event is asked when all tasks have ended: whether a tree is clean may take
 	// longer to find out than the run.
 	Event func() (pipeline.Event, error)

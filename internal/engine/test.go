@@ -170,9 +170,9 @@ func (c *conductor) attempts(ctx context.Context, i int, image pipeline.Image, s
 	task := c.plan.Tasks[i]
 	retries, broken := task.Test.Retry, own
 	for attempt := 1; ; attempt++ {
-		res, junit, err := c.attempt(ctx, i, c.request(task, image, services, attempt))
-		out.test = testRecord(task.Test.Name, res, junit)
-		out.test.Attempts, out.test.Services = attempt, serviceRecords(services)
+		res, done, err := c.attempt(ctx, i, c.request(task, image, services, attempt), retries == 0)
+		out.test = testRecord(task.Test.Name, res, done.junit)
+		out.test.Attempts, out.test.Services, out.test.KeptUntil = attempt, serviceRecords(services), done.kept
 		switch {
 		case ctx.Err() != nil || res.State == pipeline.Canceled:
 			out.end(pipeline.Canceled, cause(ctx, res.Reason))
@@ -217,12 +217,18 @@ func (c *conductor) request(task pipeline.Task, image pipeline.Image, services m
 	}
 }
 
+// left is what an attempt left behind.
+type left struct {
+	junit *store.JUnit
+	kept  *time.Time // until when its sandbox stays; nil: it does not
+}
+
 // attempt runs a test once, its output going to the screen and to the run's log.
-func (c *conductor) attempt(ctx context.Context, i int, r TestRequest) (pipeline.Result, *store.JUnit, error) {
+func (c *conductor) attempt(ctx context.Context, i int, r TestRequest, last bool) (pipeline.Result, left, error) {
 	since := time.Now()
 	log, err := openLog(r)
 	if err != nil {
-		return pipeline.Result{}, nil, err
+		return pipeline.Result{}, left{}, err
 	}
 	defer log.Close()
 	step := pipeline.Step{ID: r.Task.ID, Name: c.title(r.Task), Started: &since}
@@ -230,7 +236,7 @@ func (c *conductor) attempt(ctx context.Context, i int, r TestRequest) (pipeline
 		step.ID, step.Name = fmt.Sprint(step.ID, " attempt ", r.Attempt), fmt.Sprint(step.Name, " (attempt ", r.Attempt, ")")
 	}
 	c.Progress(pipeline.Progress{Task: r.Task.ID, Steps: []pipeline.Step{step}})
-	res, err := c.once(ctx, i, r, since, io.MultiWriter(log, &stepWriter{step: step.ID, task: r.Task.ID, to: c.Progress}))
+	res, kept, err := c.once(ctx, i, r, since, last, io.MultiWriter(log, &stepWriter{step: step.ID, task: r.Task.ID, to: c.Progress}))
 	end := time.Now()
 	step.Completed = &end
 	switch {
@@ -240,22 +246,30 @@ func (c *conductor) attempt(ctx context.Context, i int, r TestRequest) (pipeline
 		step.Error = res.Reason
 	}
 	c.Progress(pipeline.Progress{Task: r.Task.ID, Steps: []pipeline.Step{step}})
-	return res, readReports(r.Out, r.Task.Test.JUnit), err
+	return res, left{readReports(r.Out, r.Task.Test.JUnit), kept}, err
 }
 
 // once runs a test in a sandbox that it shares with no other attempt. What
 // counts as its start begins when the machine has room for it and its services
 // are healthy.
-func (c *conductor) once(ctx context.Context, i int, r TestRequest, since time.Time, out io.Writer) (pipeline.Result, error) {
+func (c *conductor) once(ctx context.Context, i int, r TestRequest, since time.Time, last bool, out io.Writer) (res pipeline.Result, kept *time.Time, err error) {
 	s, err := c.sandbox(ctx, i, r)
 	if err != nil {
-		return pipeline.Result{}, err
+		return res, nil, err
 	}
 	defer s.Close()
 	if s.Healthy.After(since) {
 		since = s.Healthy
 	}
-	return s.Run(ctx, since, out)
+	res, err = s.Run(ctx, since, out)
+	if err == nil && res.State == pipeline.Failed && last && c.opt.KeepFailed && s.Keep != nil {
+		until, err := s.Keep(ctx)
+		if err == nil {
+			return res, &until, nil
+		}
+		fmt.Fprintf(out, "\n[slipway: the sandbox of this failure is not kept: %v]\n", err) // a log that cannot be written is told of elsewhere
+	}
+	return res, nil, err
 }
 
 func openLog(r TestRequest) (*os.File, error) {

@@ -113,4 +113,3 @@ func (s *stdio) drop() {
 	dropFDs(s.files)
 	dropFDs([]int{s.in, s.out[0], s.out[1], s.err[0], s.err[1], s.master})
 }
-

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"slipway/internal/store"
+	"slipway/pipeline"
+	"slipway/runner"
+)
+
+func rerunCommand(g *globals) *cobra.Command {
+	f := runFlags{rerunTests: true}
+	var frozen bool
+	cmd := &cobra.Command{
+		Use:   "rerun RUN[/TEST]",
+		Short: "Run a test of a past run again, or all that failed in it",
+		Long: "Runs TEST again, with the images it needs, on the directory of that run as it is now;\n" +
+			"without TEST all that failed. It is a run of its own. With --frozen the test's command\n" +
+			"runs once more in its kept sandbox, on what it left there: that is no run, and proves\n" +
+			"nothing; its exit code is slipway's.",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if frozen {
+				return g.rerunFrozen(cmd.Context(), args[0])
+			}
+			return g.rerun(cmd.Context(), args[0], f)
+		},
+	}
+	fs := cmd.Flags()
+	fs.BoolVar(&frozen, "frozen", false, "run the command again in the kept sandbox, as it is")
+	fs.BoolVar(&f.keepFailed, "keep-failed", false, "keep the sandboxes of failed tests, with their services, for `slipway shell`")
+	fs.DurationVar(&f.keepFor, "keep-for", time.Hour, "with --keep-failed: how long they stay, from their last use")
+	fs.StringVar(&f.secrets, "secrets", "", "file of NAME=VALUE lines: the secrets that builds and tests may name")
+	fs.StringVar(&f.progress, "progress", "auto", "auto, tty, plain or quiet")
+	return cmd
+}
+
+func (g *globals) rerun(ctx context.Context, arg string, f runFlags) error {
+	name, task, one := strings.Cut(arg, "/")
+	run, err := store.ReadOnly(g.root).Run(name)
+	if err != nil {
+		return usageError{err}
+	}
+	tests := testsOf(run)
+	if _, ok := tests[task]; one && !ok {
+		return usagef("run %s has no test %q; it has %s", run.ID, task, strings.Join(sortedKeys(tests), ", "))
+	}
+	if one {
+		f.only = []string{task}
+	} else {
+		f.only = failedIn(run)
+	}
+	if len(f.only) == 0 {
+		fmt.Fprintf(os.Stderr, "slipway: nothing failed in run %s; name a test: slipway rerun %s/TEST\n", run.ID, run.ID)
+		return nil
+	}
+	if _, err := os.Stat(run.Dir); err != nil {
+		return usagef("the directory of run %s: %w", run.ID, err)
+	}
+	return g.runPipeline(ctx, run.Dir, f)
+}
+
+// failedIn names the tasks of a run that failed, and those that broke.
+func failedIn(run store.Run) (names []string) {
+	bad := []pipeline.State{pipeline.Failed, pipeline.Error}
+	for _, im := range run.Images {
+		if slices.Contains(bad, pipeline.State(im.State)) {
+			names = append(names, im.Name+matrixSuffix(im.Matrix))
+		}
+	}
+	tests := testsOf(run)
+	for _, name := range sortedKeys(tests) {
+		if slices.Contains(bad, tests[name].State) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// rerunFrozen runs the command of a kept test once more where it ran.
+func (g *globals) rerunFrozen(ctx context.Context, arg string) error {
+	if err := mustBeRoot(); err != nil {
+		return err
+	}
+	found, err := g.kept(ctx, arg)
+	if err != nil {
+		return err
+	}
+	if len(found) > 1 {
+		return usagef("%s has %d tests that are kept; name one: RUN/TEST (`slipway shell` lists them)", arg, len(found))
+	}
+	v, err := found[0].Visit(ctx, "")
+	if err != nil {
+		return err
+	}
+	defer v.Close()
+	e, err := v.Run(ctx, runner.Command{Args: v.Command()}, runner.Streams{Out: os.Stdout, Err: os.Stderr})
+	if err != nil {
+		return err
+	}
+	if e.Code != 0 {
+		fmt.Fprintln(os.Stderr, "slipway:", e.Reason)
+		return exitError(e.Code)
+	}
+	return nil
+}
