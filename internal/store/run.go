@@ -68,7 +68,7 @@ type Test struct {
 	PeakMemory int64          `json:"peak_memory_bytes,omitempty"`
 	CPUMS      int64          `json:"cpu_ms,omitempty"`
 	JUnit      *JUnit         `json:"junit,omitempty"`
-	Services   []Service      `json:"services,omitempty"` // that ran beside it
+	Services   []Service      `json:"services,omitempty"`   // that ran beside it
 	KeptUntil  *time.Time     `json:"kept_until,omitempty"` // its sandbox stays that long, and longer when it is used
 
 	Attestation string `json:"attestation,omitempty"` // digest of what was signed of it
