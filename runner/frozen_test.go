@@ -100,6 +100,10 @@ func (b *bench) nothingLeft() {
 		left, err := filepath.Glob(filepath.Join(b.opts.Root, "*"))
 		return err == nil && len(left) == 0
 	})
+	waitFor(b, "the end of its cgroups", func() bool {
+		left, err := filepath.Glob("/sys/fs/cgroup/*" + filepath.Dir(b.opts.Cgroup))
+		return err == nil && len(left) == 0
+	})
 }
 
 // What a failed test left is there after the runner's end: files, environment,
@@ -137,6 +141,22 @@ func TestFrozenOutlivesRunner(t *testing.T) {
 		t.Error("a command ran in what is removed")
 	}
 	b.nothingLeft()
+}
+
+// A command in what is kept has no more rights than the test had.
+func TestFrozenRights(t *testing.T) {
+	b := open(t)
+	const rights = "grep -E '^(Cap|NoNewPrivs|Seccomp|Uid|Gid|Groups)' /proc/self/status; cat /proc/self/cgroup"
+	_, want := b.freeze("r/t", time.Hour, rights+"; exit 1")
+	defer b.thaw()
+	if !strings.Contains(want, "NoNewPrivs:\t1") || !strings.Contains(want, "Seccomp:\t2") {
+		t.Fatalf("got %q", want)
+	}
+	for range 5 { // whatever thread of the agent it comes from
+		if got := in(t, b.visit("r/t", ""), rights); got != want {
+			t.Errorf("got %s\nwant %s", got, want)
+		}
+	}
 }
 
 // Streams are three: input to its end, output and errors apart.
@@ -303,23 +323,25 @@ func TestTerminalHangsUp(t *testing.T) {
 	waitFor(t, "the end of what ran in the terminal", func() bool {
 		return in(t, two, "[ -e /proc/"+pid+" ] || echo gone") == "gone\n"
 	})
-	if all := b.frozen(); len(all) != 1 || all[0].Users != 1 {
-		t.Errorf("%+v", all)
-	}
+	waitFor(t, "the end of one use", func() bool {
+		all := b.frozen()
+		return len(all) == 1 && all[0].Users == 1
+	})
 }
 
 // Its time does not pass while it is used, and then it does.
 func TestFrozenExpires(t *testing.T) {
 	b := open(t)
-	b.freeze("r/t", 50*time.Millisecond, "exit 1")
-	v, err := b.frozen()[0].Visit(context.Background(), "")
-	if err != nil {
-		t.Fatal(err)
+	// Some end while the runner does.
+	for i := range 20 {
+		b.freeze(fmt.Sprint("r/short", i), time.Duration(i+1)*time.Millisecond, "exit 1")
 	}
+	b.freeze("r/t", 3*time.Second, "exit 1")
+	v := b.visit("r/t", "")
 	if err := b.Close(); err != nil {
 		t.Fatal(err)
 	}
-	in(t, v, "sleep 0.2; echo long after its time")
+	in(t, v, "sleep 3.5; echo long after its time")
 	if err := v.Close(); err != nil {
 		t.Fatal(err)
 	}

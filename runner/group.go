@@ -53,6 +53,7 @@ type member struct {
 	completed chan struct{} // closed when it has ended with 0
 	awaited   bool          // another waits for its completion
 	looked    bool          // another waits for its health
+	container *Container    // set before started is closed; for Freeze
 }
 
 // serviceFailure is the user's: a service that did not do what it should.
@@ -155,6 +156,7 @@ func (g *group) run(m *member, others map[string]*member) {
 		return
 	}
 	defer c.Close()
+	m.container = c
 	close(m.started)
 	check := c.CheckOf(m.Service.Service, g.network.dialer(c.NetNS(), m.index))
 	if check == nil {

@@ -20,6 +20,9 @@ type conn struct {
 func (js *jobs) serve(c *conn, main bool) int {
 	started := !main
 	for {
+		if main {
+			js.attend(c.fd)
+		}
 		kind, body, files, err := c.receive()
 		if err != nil {
 			return 0 // whoever asked is gone, or not ours: either way this is over
@@ -32,7 +35,11 @@ func (js *jobs) serve(c *conn, main bool) int {
 				return 2
 			}
 			started = true
-			js.start(c, &x, files)
+			if main {
+				js.start(c, &x, files)
+			} else {
+				js.byMain(func() { js.start(c, &x, files) })
+			}
 			continue
 		case wire.KindConnect:
 			if !main || len(files) != 1 {
@@ -63,12 +70,59 @@ func (js *jobs) serve(c *conn, main bool) int {
 
 // connect serves one more socket, and ends what was started over it with it.
 func (js *jobs) connect(fd int) {
+	if js.wake < 0 {
+		var err error
+		if js.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC); err != nil {
+			js.wake = -1
+			dropFD(fd)
+			return
+		}
+	}
 	c := &conn{fd: fd}
 	go func() {
 		_ = js.serve(c, false)
 		js.hangUp(c)
 		dropFD(fd)
 	}()
+}
+
+// byMain has the main thread do something, and waits for it. That thread starts
+// all commands: it alone has laid off every privilege.
+func (js *jobs) byMain(do func()) {
+	done := make(chan struct{})
+	js.asked <- func() { do(); close(done) }
+	_, _ = unix.Write(js.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // blocks only beyond 2^64 wakings
+	<-done
+}
+
+// attend does on the main thread what is asked of it, until there is something
+// to read on the main socket. Before the first further socket it only returns.
+func (js *jobs) attend(fd int) {
+	for js.wake >= 0 {
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(js.wake), Events: unix.POLLIN}}
+		if _, err := unix.Poll(fds, -1); err == unix.EINTR {
+			continue
+		}
+		if fds[1].Revents != 0 {
+			var n [8]byte
+			_, _ = unix.Read(js.wake, n[:])
+			js.doAsked()
+		}
+		if fds[0].Revents != 0 {
+			return
+		}
+	}
+}
+
+func (js *jobs) doAsked() {
+	for {
+		select {
+		case do := <-js.asked:
+			do()
+		default:
+			return
+		}
+	}
 }
 
 // wants is how many files come with an Exec.

@@ -31,12 +31,16 @@ type job struct {
 // of all others that run then.
 type jobs struct {
 	children *children
+	asked    chan func() // of the main thread
+	wake     int         // an eventfd that tells it so; -1 until it is needed
 
 	mu      sync.Mutex
 	running map[wire.Nonce]*job
 }
 
-func newJobs() *jobs { return &jobs{children: newChildren(), running: map[wire.Nonce]*job{}} }
+func newJobs() *jobs {
+	return &jobs{children: newChildren(), asked: make(chan func(), 64), wake: -1, running: map[wire.Nonce]*job{}}
+}
 
 // start begins a command, or reports why it cannot. The files are the other
 // side's pipes; they are closed when they are not needed any more.

@@ -231,6 +231,7 @@ func (h *helper) removeAll() error {
 
 // close removes everything else that this helper made.
 func (h *helper) close() error {
+	h.freezer.live.Wait() // what was frozen may be on its way out
 	h.freezer.server.close()
 	h.watch.close()
 	select {
