@@ -7,10 +7,12 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
 
 	"slipway/builder"
 	"slipway/internal/attest"
@@ -197,22 +199,34 @@ func (s *signing) subject(ctx context.Context, repo registry.Repository, subject
 	for _, t := range b.Tests {
 		claims[t.Task.ID] = s.result(b, t).Superseding(before.Good)
 	}
+	jobs, ctx := errgroup.WithContext(ctx)
+	jobs.SetLimit(claimsAtOnce)
+	var mu sync.Mutex
 	for id, claim := range claims {
-		if same, ok := attest.Same(before.Good, claim); ok {
-			done[id] = same
-			continue
-		}
-		a, err := s.by.Attest(ctx, subject, claim)
-		if err != nil {
-			return err
-		}
-		if err := attach(ctx, repo, a); err != nil {
-			return err
-		}
-		done[id] = a.Descriptor.Digest
+		jobs.Go(func() error {
+			signed, ok := attest.Same(before.Good, claim)
+			if !ok {
+				a, err := s.by.Attest(ctx, subject, claim)
+				if err == nil {
+					err = attach(ctx, repo, a)
+				}
+				if err != nil {
+					return err
+				}
+				signed = a.Descriptor.Digest
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			done[id] = signed
+			return nil
+		})
 	}
-	return nil
+	return jobs.Wait()
 }
+
+// claimsAtOnce is how many claims are signed and attached at a time: each waits
+// for the disk, and they can do that together.
+const claimsAtOnce = 8
 
 func (s *signing) provenance(b engine.ObservedBuild) attest.Provenance {
 	p := attest.Provenance{
