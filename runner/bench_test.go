@@ -64,4 +64,5 @@ func (f *figures) report(b *testing.B) {
 	b.ReportMetric(ms(f.took[len(f.took)/2]), "p50-ms")
 	b.ReportMetric(ms(f.took[len(f.took)*9/10]), "p90-ms")
 	b.ReportMetric(ms(f.start[len(f.start)/2]), "start-p50-ms")
+	b.ReportMetric(ms(f.start[len(f.start)*99/100]), "start-p99-ms")
 }

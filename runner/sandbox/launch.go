@@ -98,7 +98,7 @@ func (h *helper) startHere(b *box, agent, filter, setup *os.File) (*os.Process, 
 	argv := []string{"slipway-agent"}
 	start := &os.ProcAttr{
 		Dir: "/",
-		Env: []string{"GOMAXPROCS=2", "HOME=/"}, // for the agent itself: it needs no more cores, and its child gets its own environment
+		Env: []string{"GOMAXPROCS=1", "HOME=/"}, // for the agent itself: each thread takes time to start, and its child gets its own environment
 		// Their places are wire.AgentFD, wire.ExeFD, wire.FilterFD and wire.SetupFD.
 		Files: []*os.File{h.null, h.null, h.null, agent, h.agent, filter, setup},
 		Sys:   attr,
