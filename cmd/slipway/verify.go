@@ -16,6 +16,7 @@ import (
 
 	"slipway/internal/attest"
 	"slipway/internal/registry"
+	"slipway/internal/registry/local"
 )
 
 func verifyCommand(g *globals) *cobra.Command {
@@ -73,11 +74,13 @@ func (g *globals) verify(ctx context.Context, image string, files []string, inse
 
 // attached reads what hangs on an image, wherever that is.
 func (g *globals) attached(ctx context.Context, ref registry.Reference, keys []attest.Key, insecure bool) (all attached, err error) {
-	images, err := g.images()
-	if err != nil {
-		return all, err
+	var images *local.Store // a registry needs no root
+	if ref.Host() == "" {
+		if images, err = g.images(); err != nil {
+			return all, err
+		}
+		defer images.Close()
 	}
-	defer images.Close()
 	registries := g.registriesWith(images, insecure)
 	defer registries.Close()
 	repo, d, err := registries.Open(ctx, registry.Reference{Repository: ref.Repository, Digest: ref.Digest}.String())

@@ -19,7 +19,6 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -114,7 +113,7 @@ func encodeManifest(subject ocispec.Descriptor, bundle []byte, predicateType str
 		Config:        descriptor{config.Digest, config.MediaType, config.Size},
 		Layers:        []descriptor{{digest.FromBytes(bundle), MediaType, int64(len(bundle))}},
 		MediaType:     ocispec.MediaTypeImageManifest,
-		SchemaVersion: specs.Versioned{SchemaVersion: 2}.SchemaVersion,
+		SchemaVersion: 2,
 		Subject:       descriptor{subject.Digest, subject.MediaType, subject.Size},
 	})
 }

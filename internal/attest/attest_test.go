@@ -208,7 +208,8 @@ func FuzzVerify(f *testing.F) {
 		f.Fatal(err)
 	}
 	claims := []attest.Predicate{
-		w.result(f, "unit"), w.provenance(f), attest.Approval{Environment: "prod", Commit: w.source.Commit, Signed: now},
+		w.result(f, "unit"), w.provenance(f),
+		attest.Approval{Environment: "prod", Commit: w.source.Commit, Signed: now},
 		attest.BreakGlass{Environment: "prod", Promotion: "p", Gates: []string{"soak"}, Reason: "r", Signed: now},
 	}
 	for _, p := range claims {
