@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
 
 	"slipway/internal/registry"
@@ -68,16 +69,16 @@ func copyCommand(g *globals) *cobra.Command {
 			return usagef("%s is not a digest, and may be another image a moment later; write NAME@sha256:…", args[0])
 		}
 		return g.withRepositories(insecure, func(all *registry.Registries) error {
-			from, d, err := all.Open(cmd.Context(), args[0])
+			from, err := all.Repository(source.Repository)
 			if err != nil {
-				return err
+				return usageError{err}
 			}
 			to, err := all.Repository(args[1])
 			if err != nil {
 				return usageError{err}
 			}
 			bar := g.transfer("copy")
-			copied, err := registry.Copy(cmd.Context(), from, d, to, registry.CopyOptions{Progress: bar.update})
+			copied, err := registry.Copy(cmd.Context(), from, ocispec.Descriptor{Digest: source.Digest}, to, registry.CopyOptions{Progress: bar.update})
 			bar.end()
 			if err != nil {
 				return err

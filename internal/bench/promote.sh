@@ -2,7 +2,7 @@
 # within one. Everything happens in the network namespace of docker's daemon, so
 # that its loopback carries this work and nothing else.
 
-inside() { nsenter --net="/proc/$docker_pid/ns/net" "$@"; }
+inside() { $in_net "$@"; }
 
 # Two registries of Debian's, with empty storage.
 start_registries() {
@@ -17,7 +17,7 @@ start_registries() {
 			storage: {filesystem: {rootdirectory: $work/registry-$name}}
 			http: {addr: "127.0.0.1:$port"}
 		EOF
-		inside docker-registry serve "$work/registry-$name.yml" >"$work/registry-$name.log" 2>&1 &
+		$in_net docker-registry serve "$work/registry-$name.yml" >"$work/registry-$name.log" 2>&1 & # no function: $! is the registry
 		registry_pids="$registry_pids $!"
 		until inside bash -c "exec 3<>/dev/tcp/127.0.0.1/$port" 2>/dev/null; do
 			kill -0 $! 2>/dev/null || { cat "$work/registry-$name.log" >&2 && exit 1; }
@@ -62,7 +62,7 @@ promotion() { # WORK FROM TO
 	contender "$1" crane "$empty" <<<"exec $in_net $crane copy $2 $3:v1"
 	contender "$1" skopeo "$empty" <<<"exec $in_net skopeo copy -q --src-tls-verify=false --dest-tls-verify=false docker://$2 docker://$3:v1"
 	contender "$1" slipway "$empty" <<<"exec $in_net $slipway images copy $2 $3"
-	contender "$1" docker "$empty; $docker rmi -f $2 $3:v1 >/dev/null 2>&1; true" <<-EOF
+	contender "$1" docker "$empty; $docker rmi -f $2 127.0.0.1:5001/prod/app:v1 127.0.0.1:5002/prod/app:v1 >/dev/null 2>&1; true" <<-EOF
 		$docker pull -q $2 && $docker tag $2 $3:v1 && exec $docker push -q $3:v1
 	EOF
 }

@@ -1,11 +1,16 @@
 package registry
 
 import (
+	"crypto/rand"
 	"fmt"
+	"net/http/httptest"
+	"strings"
 	"testing"
 
+	"github.com/google/go-containerregistry/pkg/crane"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"slipway/internal/registry/endpoint"
 	"slipway/internal/registry/local"
 )
 
@@ -38,4 +43,50 @@ func BenchmarkPromoteWithinStore(b *testing.B) {
 		_, err = Copy(b.Context(), from, ocispec.Descriptor{Digest: d.Digest}, to, CopyOptions{})
 		must(b, err)
 	}
+}
+
+// BenchmarkCopyBetweenRegistries copies an image to a repository that is new each
+// time, as slipway does and as go-containerregistry (which is crane) does.
+func BenchmarkCopyBetweenRegistries(b *testing.B) {
+	for _, size := range []int{5_000_000, 100_000_000} {
+		from := benchRegistry(b)
+		to := func() string { return benchRegistry(b) }
+		images := store{}
+		noise := make([]byte, size)
+		_, err := rand.Read(noise)
+		must(b, err)
+		d := images.image(b, "amd64", string(noise))
+		_, err = pushTo(b.Context(), images.blobs, d, from+"/app", Options{})
+		must(b, err)
+		n := 0
+		b.Run(fmt.Sprintf("slipway/%dMB", size/1_000_000), func(b *testing.B) {
+			for b.Loop() {
+				n++
+				got, err := copyTo(b.Context(), from+"/app@"+d.Digest.String(), fmt.Sprintf("%s/s%d", to(), n), Options{})
+				must(b, err)
+				if got.Sent < int64(size) {
+					b.Fatalf("only %d bytes were sent", got.Sent)
+				}
+			}
+		})
+		b.Run(fmt.Sprintf("crane/%dMB", size/1_000_000), func(b *testing.B) {
+			for b.Loop() {
+				n++
+				must(b, crane.Copy(from+"/app@"+d.Digest.String(), fmt.Sprintf("%s/c%d:v1", to(), n), crane.WithContext(b.Context())))
+			}
+		})
+	}
+}
+
+// benchRegistry is an empty registry on loopback.
+func benchRegistry(b *testing.B) (host string) {
+	b.Helper()
+	s, err := local.Open(b.TempDir())
+	must(b, err)
+	h := httptest.NewServer(endpoint.New(endpoint.Options{Store: s}))
+	b.Cleanup(func() {
+		h.Close()
+		must(b, s.Close())
+	})
+	return strings.TrimPrefix(h.URL, "http://")
 }

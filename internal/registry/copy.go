@@ -2,8 +2,10 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"sync"
 	"sync/atomic"
 
@@ -42,7 +44,7 @@ type CopyOptions struct {
 func Copy(ctx context.Context, from Repository, d ocispec.Descriptor, to Repository, o CopyOptions) (Copied, error) {
 	c := newCopying(from.Blob, to, o) // unchecked: whoever takes a blob checks it
 	c.from = from
-	all, err := c.runResolved(ctx, d)
+	all, err := c.run(ctx, d)
 	if err != nil {
 		return all, fmt.Errorf("copy %s@%s to %s: %w", from.Name(), d.Digest, to.Name(), err)
 	}
@@ -115,77 +117,108 @@ func newCopying(blobs Blobs, to Repository, o CopyOptions) *copying {
 	return &copying{blobs: blobs, to: to, o: o, slots: make(chan struct{}, jobs), parts: map[digest.Digest]*part{}}
 }
 
-// runResolved is run for a descriptor that may be a bare digest.
-func (c *copying) runResolved(ctx context.Context, d ocispec.Descriptor) (Copied, error) {
-	if d.Size == 0 || d.MediaType == "" {
-		full, _, err := c.from.Manifest(ctx, d.Digest)
-		if err != nil {
-			return Copied{}, err
-		}
-		d = full
-	}
-	return c.run(ctx, d)
-}
-
 func (c *copying) run(ctx context.Context, d ocispec.Descriptor) (Copied, error) {
-	err := c.manifest(ctx, d, 0)
+	err := c.once(d, func() error { return c.manifest(ctx, d, nil, 0) })
 	c.all.Digest = d.Digest
 	return c.all, err
 }
 
+// claim finds the part of a digest, and reports whether it is new.
+func (c *copying) claim(d ocispec.Descriptor) (p *part, first bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p := c.parts[d.Digest]; p != nil {
+		return p, false
+	}
+	p = &part{}
+	c.parts[d.Digest] = p
+	c.all.Blobs++
+	c.total += d.Size
+	return p, true
+}
+
 // once does f for the first of those who need d.
 func (c *copying) once(d ocispec.Descriptor, f func() error) error {
-	c.mu.Lock()
-	p := c.parts[d.Digest]
-	if p == nil {
-		p = &part{}
-		c.parts[d.Digest] = p
-		c.all.Blobs++
-		c.total += d.Size
-	}
-	c.mu.Unlock()
+	p, _ := c.claim(d)
+	return p.do(f)
+}
+
+func (p *part) do(f func() error) error {
 	p.once.Do(func() { p.err = f() })
 	return p.err
 }
 
-// manifest copies d with all it names, then what refers to it.
-func (c *copying) manifest(ctx context.Context, d ocispec.Descriptor, depth int) error {
+// manifest copies d with all it names, then what refers to it. subject is what
+// the source says that d refers to, nil where it says nothing.
+func (c *copying) manifest(ctx context.Context, d ocispec.Descriptor, subject *ocispec.Descriptor, depth int) error {
 	if depth > maxDepth {
 		return fmt.Errorf("%s: more than %d manifests that name or refer to each other; this is not an image slipway can carry", d.Digest, maxDepth)
 	}
-	if !manifest.Is(d.MediaType) {
+	if d.MediaType != "" && !manifest.Is(d.MediaType) {
 		return fmt.Errorf("%s is a %q, not an image", d.Digest, d.MediaType)
 	}
-	return c.once(d, func() error {
-		var has bool
-		var doc []byte
-		var referrers []ocispec.Descriptor
-		g, gctx := errgroup.WithContext(ctx)
-		g.Go(func() (err error) { has, err = c.to.Has(gctx, d); return err })
-		g.Go(func() (err error) { doc, err = document(gctx, c.blobs, d); return err })
-		g.Go(func() (err error) { referrers, err = c.referrers(gctx, d); return err })
-		if err := g.Wait(); err != nil {
-			return err
-		}
-		m, err := manifest.Parse(d.MediaType, doc)
-		if err != nil {
-			return fmt.Errorf("%s: %w", d.Digest, err)
-		}
-		if err := c.children(ctx, m, has, depth); err != nil {
-			return err
-		}
-		if has {
-			c.skipped(d)
-		} else if err := c.putManifest(ctx, d, doc); err != nil {
-			return err
-		}
-		return c.each(ctx, referrers, func(ctx context.Context, r ocispec.Descriptor) error {
-			c.mu.Lock()
-			c.all.Referrers++
-			c.mu.Unlock()
-			return c.manifest(ctx, r, depth+1)
-		})
+	var has, gone bool
+	var doc []byte
+	var referrers []ocispec.Descriptor
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		has, err = c.to.Has(gctx, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: d.Digest})
+		return err
 	})
+	g.Go(func() (err error) {
+		doc, err = c.document(gctx, d)
+		if gone = subject != nil && errors.Is(err, fs.ErrNotExist); gone {
+			return nil
+		}
+		return err
+	})
+	g.Go(func() (err error) { referrers, err = c.referrers(gctx, d); return err })
+	if err := g.Wait(); err != nil || gone {
+		return err
+	}
+	m, err := manifest.Parse(d.MediaType, doc)
+	if err != nil {
+		return fmt.Errorf("%s: %w", d.Digest, err)
+	}
+	if subject != nil && (m.Subject == nil || m.Subject.Digest != subject.Digest) {
+		return fmt.Errorf("%s lists %s as a referrer of %s, which it is not; ask whoever runs it", c.from.Name(), d.Digest, subject.Digest)
+	}
+	full := m.Descriptor(d.Digest, int64(len(doc)))
+	c.sized(full.Size - d.Size)
+	if err := c.children(ctx, m, has, depth); err != nil {
+		return err
+	}
+	if has {
+		c.skipped(full)
+	} else if err := c.putManifest(ctx, full, doc); err != nil {
+		return err
+	}
+	return c.each(ctx, referrers, func(ctx context.Context, r ocispec.Descriptor) error {
+		return c.referrer(ctx, r, full, depth+1)
+	})
+}
+
+// document reads and checks a manifest.
+func (c *copying) document(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
+	if c.from == nil {
+		return document(ctx, c.blobs, d)
+	}
+	_, doc, err := c.from.Manifest(ctx, d.Digest)
+	return doc, err
+}
+
+// referrer copies one entry of a list of referrers. A list is only a claim, and a
+// wrong one may go in circles: so nobody waits for an entry that someone else has
+// begun, and one that is not there is left out.
+func (c *copying) referrer(ctx context.Context, d, subject ocispec.Descriptor, depth int) error {
+	p, first := c.claim(d)
+	if !first {
+		return nil
+	}
+	c.mu.Lock()
+	c.all.Referrers++
+	c.mu.Unlock()
+	return p.do(func() error { return c.manifest(ctx, d, &subject, depth) })
 }
 
 func (c *copying) referrers(ctx context.Context, d ocispec.Descriptor) ([]ocispec.Descriptor, error) {
@@ -201,7 +234,7 @@ func (c *copying) children(ctx context.Context, m manifest.Manifest, has bool, d
 	return c.each(ctx, m.Children(), func(ctx context.Context, d ocispec.Descriptor) error {
 		switch {
 		case manifest.Is(d.MediaType) && m.Config == nil:
-			return c.manifest(ctx, d, depth+1)
+			return c.once(d, func() error { return c.manifest(ctx, d, nil, depth+1) })
 		case manifest.Foreign(d):
 			return nil
 		}
@@ -282,6 +315,13 @@ func (c *copying) skipped(d ocispec.Descriptor) {
 	c.all.Saved += d.Size
 	c.mu.Unlock()
 	c.sent(0, d.Size)
+}
+
+// sized corrects the total by what a descriptor did not say.
+func (c *copying) sized(more int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.total += more
 }
 
 // sent counts bytes, and passes on how far the copy is.

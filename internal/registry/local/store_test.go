@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -189,13 +190,25 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// FuzzNames: a name that is taken stays in the directory of repositories, and is
-// found again by walking it.
+// The grammar as the spec writes it.
+var (
+	nameGrammar = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
+	tagGrammar  = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
+)
+
+// FuzzNames: what is taken is what the spec says. A name that is taken stays in
+// the directory of repositories.
 func FuzzNames(f *testing.F) {
-	for _, name := range []string{"a", "a/b", "a..b", "a/../b", "_a", "a/_blobs"} {
+	for _, name := range []string{"a", "a/b", "a..b", "a/../b", "_a", "a/_blobs", "a__b", "a___b", "a---b", "a-", "/", "a._b", "Z.", "é"} {
 		f.Add(name)
 	}
 	f.Fuzz(func(t *testing.T, name string) {
+		if ok := nameGrammar.MatchString(name) && len(name) <= maxName; ok != (CheckName(name) == nil) {
+			t.Errorf("name %q: %v by the spec", name, ok)
+		}
+		if ok := tagGrammar.MatchString(name); ok != (CheckTag(name) == nil) {
+			t.Errorf("tag %q: %v by the spec", name, ok)
+		}
 		if CheckName(name) != nil {
 			return
 		}
