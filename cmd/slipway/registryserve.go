@@ -107,7 +107,9 @@ func (g *globals) serveUntil(ctx context.Context, server *http.Server, l net.Lis
 			if errors.Is(err, context.DeadlineExceeded) {
 				err = server.Close()
 			}
-			<-ended
+			if e := <-ended; !errors.Is(e, http.ErrServerClosed) {
+				err = errors.Join(err, e)
+			}
 			return err
 		}
 	}

@@ -2,6 +2,7 @@ package endpoint
 
 import (
 	"bufio"
+	"context"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -128,14 +129,14 @@ func (c *call) authenticate() (Account, error) {
 		secret, ok = strings.CutPrefix(c.r.Header.Get("Authorization"), "Bearer ")
 	}
 	if ok {
-		if a, found := c.Accounts.find(name, secret); found {
+		if a, found := c.Accounts.find(c.r.Context(), name, secret); found {
 			return a, nil
 		}
 	}
 	return Account{}, &problem{http.StatusUnauthorized, "UNAUTHORIZED", "log in with `docker login`"}
 }
 
-func (a *Accounts) find(name, secret string) (Account, bool) {
+func (a *Accounts) find(ctx context.Context, name, secret string) (Account, bool) {
 	if name == "" { // a bearer's token says who it is
 		sum := sha256.Sum256([]byte(secret))
 		for _, account := range a.byName {
@@ -150,14 +151,14 @@ func (a *Accounts) find(name, secret string) (Account, bool) {
 		sum := sha256.Sum256([]byte(secret))
 		return account, subtle.ConstantTimeCompare(account.token, sum[:]) == 1
 	}
-	return account, a.checkPassword(account, secret)
+	return account, a.checkPassword(ctx, account, secret)
 }
 
 // nobody is what a password for an unknown name is compared with, so that the
 // time of an answer does not tell which names there are.
 var nobody = []byte("$2y$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW")
 
-func (a *Accounts) checkPassword(account Account, secret string) bool {
+func (a *Accounts) checkPassword(ctx context.Context, account Account, secret string) bool {
 	mac := hmac.New(sha256.New, a.key)
 	mac.Write([]byte(account.Name + "\x00" + secret))
 	sum := [sha256.Size]byte(mac.Sum(nil))
@@ -171,7 +172,11 @@ func (a *Accounts) checkPassword(account Account, secret string) bool {
 	if hash == nil {
 		hash = nobody
 	}
-	a.slots <- struct{}{}
+	select {
+	case a.slots <- struct{}{}:
+	case <-ctx.Done(): // whoever guessed has gone
+		return false
+	}
 	err := bcrypt.CompareHashAndPassword(hash, []byte(secret))
 	<-a.slots
 	if err != nil || account.password == nil {

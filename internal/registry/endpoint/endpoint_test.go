@@ -168,8 +168,12 @@ func TestWhatIsSwitchedOff(t *testing.T) {
 	rw, ro := "http://"+serve(t, Options{Store: s})+"/v2/", "http://"+serve(t, Options{Store: s, ReadOnly: true, Delete: true})+"/v2/"
 	d := pushImage(t, rw+"app")
 	for _, tt := range []struct{ method, url string }{
-		{"DELETE", rw + "app/manifests/" + d.String()}, {"DELETE", rw + "app/manifests/v1"}, {"DELETE", rw + "app/blobs/" + digest.FromString(config).String()},
-		{"DELETE", ro + "app/manifests/v1"}, {"PUT", ro + "app/manifests/v2"}, {"POST", ro + "app/blobs/uploads/"},
+		{"DELETE", rw + "app/manifests/" + d.String()},
+		{"DELETE", rw + "app/manifests/v1"},
+		{"DELETE", rw + "app/blobs/" + digest.FromString(config).String()},
+		{"DELETE", ro + "app/manifests/v1"},
+		{"PUT", ro + "app/manifests/v2"},
+		{"POST", ro + "app/blobs/uploads/"},
 	} {
 		if a := ask(t, tt.method, tt.url, nil); a.status != 405 || a.code() != "UNSUPPORTED" {
 			t.Errorf("%s %s: %+v", tt.method, tt.url, a)
