@@ -254,3 +254,16 @@ func TestEgress(t *testing.T) {
 		t.Error("the way out was not closed")
 	}
 }
+
+// Nor does a tree that is too deep, or has too many files, keep the copier busy.
+func TestOutWithoutEnd(t *testing.T) {
+	b := open(t)
+	for name, script := range map[string]string{
+		"nested more than 32 deep": `cd /out; i=0; while [ $i -lt 40 ]; do mkdir d; cd d; i=$((i+1)); done; touch f`,
+		"more than 10000 files":    `cd /out; i=0; while [ $i -lt 10001 ]; do : > $i; i=$((i+1)); done`,
+	} {
+		if res, _ := b.sh(script, keepOut(t.TempDir())); res.State != pipeline.Failed || !strings.Contains(res.Reason, name) {
+			t.Errorf("%s: %+v", name, res)
+		}
+	}
+}

@@ -95,7 +95,10 @@ func (h *helper) receive() {
 		}
 		h.mu.Lock()
 		if r.Seq == 0 {
-			if r.Error != "" {
+			switch {
+			case r.Protocol != wire.Protocol:
+				h.startErr = errors.New("slipway-sandbox is of another build than slipway; install them together (`make build` makes both)")
+			case r.Error != "":
 				h.startErr = errors.New(r.Error)
 			}
 			close(h.ready)

@@ -27,6 +27,10 @@ func Run(args []string) int {
 	if len(args) > 1 && args[1] == wire.HoldArg {
 		return hold()
 	}
+	if len(args) > 1 && args[1] == wire.ProtocolArg {
+		_, _ = os.Stdout.WriteString(wire.Protocol + "\n")
+		return 0
+	}
 	if enter() != nil {
 		return 3
 	}

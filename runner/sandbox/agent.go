@@ -1,12 +1,15 @@
 package sandbox
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"slipway/runner/wire"
 )
 
 // sealAgent copies the agent into memory that nobody can write to any more.
@@ -15,12 +18,14 @@ import (
 // may be executed but not read, which makes the kernel keep the process of it
 // untraceable (execve(2), prctl(2) PR_SET_DUMPABLE).
 func sealAgent(path string) (*os.File, error) {
-	src, err := os.Open(path)
+	program, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("open the agent: %w; run `make build`, which makes it", err)
 	}
-	defer drop(src)
-	return sealed("slipway-agent", src, 0o111)
+	if !bytes.Contains(program, []byte(wire.Protocol)) {
+		return nil, fmt.Errorf("%s is of another build than slipway; install them together (`make build` makes both)", path)
+	}
+	return sealed("slipway-agent", bytes.NewReader(program), 0o111)
 }
 
 // sealed copies a file to memory, and lets nobody change it after.

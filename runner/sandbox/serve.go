@@ -67,10 +67,10 @@ func Serve(cfg Config, socket *os.File) error {
 	signal.Notify(make(chan os.Signal, 1), unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGPIPE)
 	h, err := open(cfg)
 	if err != nil {
-		h.say(socket, wire.Reply{Error: err.Error()})
+		h.say(socket, wire.Reply{Protocol: wire.Protocol, Error: err.Error()})
 		return err
 	}
-	h.say(socket, wire.Reply{})
+	h.say(socket, wire.Reply{Protocol: wire.Protocol})
 	h.receive(socket)
 	err = h.removeAll()
 	h.linger(socket)

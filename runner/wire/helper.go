@@ -65,10 +65,11 @@ type Limits struct {
 
 // Reply answers the Call of the same Seq.
 type Reply struct {
-	Seq    uint64
-	Error  string    `json:",omitempty"`
-	Made   *Made     `json:",omitempty"` // of a Create
-	Counts *Counters `json:",omitempty"` // of a Measure
+	Seq      uint64
+	Protocol string    `json:",omitempty"` // of the first, which answers nothing
+	Error    string    `json:",omitempty"`
+	Made     *Made     `json:",omitempty"` // of a Create
+	Counts   *Counters `json:",omitempty"` // of a Measure
 }
 
 // Made says where a new sandbox is.
