@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"testing"
 
 	"slipway/internal/need"
+	"slipway/runner"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -35,6 +37,7 @@ func TestStories(t *testing.T) {
 					return err
 				}
 			}
+			e.Defer(func() { thawAll(t, filepath.Join(e.WorkDir, "root", "runner")) })
 			return busyboxTar(filepath.Join(e.WorkDir, "busybox.tar"))
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -49,6 +52,17 @@ func TestStories(t *testing.T) {
 			"pipeline": pipelineWith,
 		},
 	})
+}
+
+// thawAll removes what a story that failed half way has kept.
+func thawAll(t *testing.T, dir string) {
+	all, err := runner.ListFrozen(context.Background(), dir)
+	for _, f := range all {
+		err = errors.Join(err, f.Thaw(context.Background()))
+	}
+	if err != nil {
+		t.Error(err)
+	}
 }
 
 // requireSandbox gives the directory of the helper programs, built by `make
