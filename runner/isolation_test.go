@@ -16,6 +16,20 @@ import (
 	"slipway/runner"
 )
 
+// No signal from inside ends the agent, or changes what a command gets.
+func TestSignalsFromInside(t *testing.T) {
+	b := open(t)
+	if out := b.passes(`for s in $(seq 1 64); do kill -$s 1 2>/dev/null; done; sleep 0.2; kill -0 1 && echo alive`); out != "alive\n" {
+		t.Errorf("got %q", out)
+	}
+	res, out := b.run(pipeline.Test{Command: []string{"cat", "/proc/self/status"}})
+	for _, want := range []string{"SigBlk:\t0000000000000000", "SigIgn:\t0000000000000000"} {
+		if res.State != pipeline.Passed || !strings.Contains(out, want) {
+			t.Errorf("%s, and no %q in\n%s", res.State, want, out)
+		}
+	}
+}
+
 // Every namespace is the sandbox's own.
 func TestNamespaces(t *testing.T) {
 	b := open(t)
