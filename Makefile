@@ -18,6 +18,7 @@ PURE   := CGO_ENABLED=0 go build -trimpath -buildvcs=false
 # What `make test` insists on: where one is missing the test fails instead of skipping.
 # internal/floors checks that every name a test asks for stands here, or below.
 REQUIRE := root,curl,sandbox,slipway-sandbox,buildkit,buildkitd,runc,netns,busybox,mmdebstrap,skopeo,umoci,btrfs,docker-registry,oci-conformance,xfs,mariadb,postgres,openssl,slipway
+KNOWN := suppressions=$(CURDIR)/.ci/race.known
 
 # What depends on the kernel alone and may be lacking on a supported one, and what only
 # `make soak` builds, and insists on.
@@ -62,7 +63,7 @@ demo: setup-examples binaries ## build, then run the pipeline of examples/hello 
 
 test: setup-test binaries bin/buildkitd bin/oci-conformance ## run every test, as CI does: race detector on, nothing skipped
 	examples/bases --fetch all
-	PATH="$(CURDIR)/bin:$$PATH" SLIPWAY_REQUIRE=$(REQUIRE) go test -race -tags seccomp -timeout 30m ./...
+	PATH="$(CURDIR)/bin:$$PATH" GORACE=$(KNOWN) SLIPWAY_REQUIRE=$(REQUIRE) go test -race -tags seccomp -timeout 30m ./...
 
 check: setup-check ## format, lint, vet, tidiness of go.mod, floors
 	$(TOOL) golangci-lint run --build-tags seccomp ./...
@@ -76,7 +77,7 @@ bench: setup-bench binaries bin/crane ## measure slipway against docker, podman 
 
 soak: setup-soak binaries bin/buildkitd bin/oci-conformance bin/cosign ## the long trials, with full counts: kills, races, fuzzing (hours)
 	examples/bases --fetch all
-	PATH="$(CURDIR)/bin:$$PATH" SLIPWAY_SOAK=1 SLIPWAY_REQUIRE=$(REQUIRE),cosign go test -race -tags seccomp -timeout 6h -p 1 ./...
+	PATH="$(CURDIR)/bin:$$PATH" SLIPWAY_SOAK=1 GORACE=$(KNOWN) SLIPWAY_REQUIRE=$(REQUIRE),cosign go test -race -tags seccomp -timeout 6h -p 1 ./...
 	runner/testdata/vm/run
 	.ci/fuzz $(FUZZTIME)
 

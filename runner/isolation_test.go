@@ -6,8 +6,10 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -16,8 +18,11 @@ import (
 	"slipway/runner"
 )
 
-// No signal from inside ends the agent, or changes what a command gets.
+// No signal from inside ends the agent, or changes what a command gets. What is
+// ignored where slipway was started is not ignored in a test.
 func TestSignalsFromInside(t *testing.T) {
+	signal.Ignore(syscall.SIGTSTP)
+	defer signal.Reset(syscall.SIGTSTP)
 	b := open(t)
 	if out := b.passes(`for s in $(seq 1 64); do kill -$s 1 2>/dev/null; done; sleep 0.2; kill -0 1 && echo alive`); out != "alive\n" {
 		t.Errorf("got %q", out)

@@ -31,6 +31,7 @@ func TestStories(t *testing.T) {
 			e.Setenv("SLIPWAY_ROOT", filepath.Join(e.WorkDir, "root"))
 			e.Setenv("SLIPWAY_HELPERS", helpers)
 			e.Setenv("SLIPWAY_PROGRESS", "plain")
+			e.Setenv("GORACE", os.Getenv("GORACE"))
 			e.Setenv("HOME", filepath.Join(e.WorkDir, "home"))
 			for _, dir := range []string{e.WorkDir, filepath.Dir(e.WorkDir)} { // sandboxes and nobody walk through it
 				if err := os.Chmod(dir, 0o755); err != nil {

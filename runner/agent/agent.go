@@ -13,7 +13,6 @@ package agent
 import (
 	"errors"
 	"os"
-	"os/signal"
 	"syscall"
 	"unsafe"
 
@@ -53,11 +52,7 @@ func secure(*wire.Setup) error {
 	if !off("shut agent") {
 		_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 	}
-	// A PID 1 gets only the signals it handles. The Go runtime handles most, and
-	// would end on these: so they are caught, and dropped. (Ignored ones would
-	// stay ignored in the command; caught ones are reset by exec.)
-	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGILL, unix.SIGTRAP, unix.SIGABRT,
-		unix.SIGBUS, unix.SIGFPE, unix.SIGSEGV, unix.SIGPIPE, unix.SIGTERM, unix.SIGSTKFLT, unix.SIGSYS)
+	signals()
 	name := []byte("slipway-agent\x00") // for whoever looks at the host's processes
 	_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0)
 	unix.Umask(0o022)
