@@ -42,13 +42,15 @@ type Change struct {
 	Event pipeline.Event
 
 	// Before and After are what Ref pointed to, all zeros for nothing, as `git ls-remote` shows
-	// it. Before is empty for pull requests, so that a redelivery and a reconciler see one run.
+	// it. Before is empty for pull requests, so that a redelivery and a reconciler see one run;
+	// After is CommitPrefix where that is all there is. Two pull requests of Bitbucket Cloud can
+	// have one Ref: PullRequest tells them apart.
 	Before, After string
 
 	CommitPrefix string // 12 digits that the commit begins with, where no more is known
 	Deleted      bool
 	Message      string // of the head commit, cut after 8 KiB; empty where the forge does not send it
-	Author       string // the account that pushed, or opened the pull request
+	Author       string // the account that pushed, or opened the pull request (GitLab: or changed it)
 	PullRequest  int    // its number; 0 for a push
 	Action       string // of a pull request: Opened and so on
 	Source       string // full name of the repository a pull request comes from; empty when it is gone

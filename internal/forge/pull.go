@@ -56,7 +56,7 @@ func (d *Delivery) pull(p pull) error {
 			Kind: pipeline.PullRequest, Ref: p.ref, Base: p.base, Commit: p.commit,
 			Trusted: p.trusted && p.source != "",
 		},
-		After: p.commit, CommitPrefix: p.prefix, Message: cut(p.message, maxMessage), Author: account(p.author),
+		After: nonEmpty(p.commit, p.prefix), CommitPrefix: p.prefix, Message: cut(p.message, maxMessage), Author: account(p.author),
 		PullRequest: p.number, Action: p.action, Source: p.source,
 	})
 	return nil

@@ -70,8 +70,12 @@ type reader struct {
 
 // readers is a function's worth of constants: nothing changes it.
 var readers = map[Kind]reader{
-	GitHub: {verifyGitHub, []string{"X-GitHub-Event"}, []string{"X-GitHub-Delivery"}, parseGitHub},
-	Gitea:  {verifyGitea, []string{"X-Gitea-Event"}, []string{"X-Gitea-Delivery"}, parseGitea},
+	GitHub:      {verifyGitHub, []string{"X-GitHub-Event"}, []string{"X-GitHub-Delivery"}, parseGitHub},
+	GitLab:      {verifyGitLab, []string{"X-Gitlab-Event"}, []string{headerID, "Idempotency-Key"}, parseGitLab},
+	Bitbucket:   {verifyBitbucket, []string{"X-Event-Key"}, []string{"X-Request-UUID"}, parseBitbucket},
+	BitbucketDC: {verifyBitbucket, []string{"X-Event-Key"}, []string{"X-Request-Id"}, parseBitbucketDC},
+	Generic:     {verifyStandard, nil, []string{headerID}, parseGeneric},
+	Gitea:       {verifyGitea, []string{"X-Gitea-Event"}, []string{"X-Gitea-Delivery"}, parseGitea},
 	Forgejo: {
 		verifyForgejo, []string{"X-Forgejo-Event", "X-Gitea-Event"},
 		[]string{"X-Forgejo-Delivery", "X-Gitea-Delivery"}, parseGitea,

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -46,7 +47,7 @@ func (c asked) check(t *testing.T) {
 	if len(got.Changes)+len(c.changes) > 0 && !reflect.DeepEqual(got.Changes, c.changes) {
 		t.Errorf("changes\n%+v, want\n%+v", got.Changes, c.changes)
 	}
-	if got.ID == "" || got.Event != c.event {
+	if got.ID == "" || c.event != "" && got.Event != c.event {
 		t.Errorf("id %q, event %q", got.ID, got.Event)
 	}
 }
@@ -188,6 +189,211 @@ func TestGitea(t *testing.T) {
 		for _, c.kind = range []Kind{Gitea, Forgejo} {
 			t.Run(string(c.kind)+"/"+c.name, c.check)
 		}
+	}
+}
+
+const project = `"project":{"id":7,"path_with_namespace":"example/shop","git_http_url":"https://git.example.com/example/shop.git"}`
+
+func gitlabBody(ref, before, after, commit string) string {
+	return `{"ref":"` + ref + `","before":"` + before + `","after":"` + after + `","checkout_sha":` + commit + `,"user_username":"jane",` + project +
+		`,"commits":[{"id":"` + one + `","message":"no"},{"id":"` + two + `","message":"Sell apples"}]}`
+}
+
+func mergeBody(action, state, rest, source, changes string) string {
+	return `{"user":{"username":"jane"},` + project + `,"object_attributes":{"iid":5,"action":"` + action + `","state":"` + state + `",` + rest + `
+		"target_branch":"main","source_branch":"fruit","target_project_id":7,` + source + `,
+		"last_commit":{"id":"` + two + `","message":"Sell apples"}},"changes":` + changes + `}`
+}
+
+func TestGitLab(t *testing.T) {
+	const (
+		push, tag, merge = "Push Hook", "Tag Push Hook", "Merge Request Hook"
+		ref              = "refs/merge-requests/5/head"
+		own              = `"source_project_id":7,"source":{"id":7,"path_with_namespace":"example/shop"}`
+		fork             = `"source_project_id":8,"source":{"id":8,"path_with_namespace":"mallory/shop"}`
+		lost             = `"source_project_id":8,"source":null`
+		quoted           = `"` + two + `"`
+	)
+	merged := func(action string, trusted bool, source string) Change {
+		return with(pullOf(ref, action, trusted, source), func(c *Change) { c.Message = "Sell apples" })
+	}
+	for _, c := range []asked{
+		{name: "push", event: push, body: gitlabBody("refs/heads/main", one, two, quoted), changes: []Change{branch(one, two)}},
+		{
+			name: "annotated tag", event: tag, body: gitlabBody("refs/tags/v1", zero, one, quoted),
+			changes: []Change{with(branch(zero, one), func(c *Change) {
+				c.Event.Kind, c.Event.Ref, c.Event.Commit = pipeline.Tag, "refs/tags/v1", two
+			})},
+		},
+		{
+			name: "branch deleted", event: push, body: gitlabBody("refs/heads/old", one, zero, "null"),
+			changes: []Change{gone("refs/heads/old", pipeline.Push)}, ignored: "deleted",
+		},
+		{
+			name: "tag deleted", event: tag, body: gitlabBody("refs/tags/v1", one, zero, "null"),
+			changes: []Change{gone("refs/tags/v1", pipeline.Tag)}, ignored: "deleted",
+		},
+		{name: "opened", event: merge, body: mergeBody("open", "opened", "", own, "{}"), changes: []Change{merged(Opened, true, "example/shop")}},
+		{name: "reopened", event: merge, body: mergeBody("reopen", "opened", "", own, "{}"), changes: []Change{merged(Reopened, true, "example/shop")}},
+		{
+			name: "pushed to", event: merge, body: mergeBody("update", "opened", `"oldrev":"`+one+`",`, own, "{}"),
+			changes: []Change{merged(Synchronize, true, "example/shop")},
+		},
+		{
+			name: "retargeted", event: merge, body: mergeBody("update", "opened", "", own, `{"target_branch":{"previous":"old"}}`),
+			changes: []Change{merged(Retargeted, true, "example/shop")},
+		},
+		{name: "edited", event: merge, body: mergeBody("update", "opened", "", own, `{"title":{}}`), ignored: "update"},
+		{name: "approved", event: merge, body: mergeBody("approved", "opened", "", own, `{}`), ignored: "approved"},
+		{name: "pushed to when merged", event: merge, body: mergeBody("update", "merged", `"oldrev":"`+one+`",`, own, "{}"), ignored: "update"},
+		{name: "merged", event: merge, body: mergeBody("merge", "merged", "", own, "{}"), changes: []Change{merged(Closed, true, "example/shop")}, ignored: "closed"},
+		{name: "from a fork", event: merge, body: mergeBody("open", "opened", "", fork, "{}"), changes: []Change{merged(Opened, false, "mallory/shop")}},
+		{name: "from a fork that is gone", event: merge, body: mergeBody("open", "opened", "", lost, "{}"), changes: []Change{merged(Opened, false, "")}},
+		{name: "of no use", event: "Note Hook", body: `{` + project + `}`, ignored: "Note Hook"},
+		{name: "of the system", event: "System Hook", body: `{"event_name":"push"}`, ignored: "System Hook"},
+		{name: "another event's body", event: push, body: mergeBody("open", "opened", "", own, "{}"), err: ErrMalformed},
+		{name: "another event's body", event: merge, body: gitlabBody("refs/heads/main", one, two, quoted), err: ErrMalformed},
+	} {
+		c.kind = GitLab
+		t.Run(c.name, c.check)
+	}
+}
+
+func bitbucketBody(changes ...string) string {
+	return `{"repository":{"full_name":"example/shop","uuid":"{7}"},"actor":{"nickname":"jane"},"push":{"changes":[` + strings.Join(changes, ",") + `]}}`
+}
+
+func bitbucketChange(kind, name, before, after string) string {
+	end := func(id string) string {
+		if id == "" {
+			return "null"
+		}
+		return `{"type":"` + kind + `","name":"` + name + `","target":{"hash":"` + id + `","message":"Sell apples"}}`
+	}
+	return `{"old":` + end(before) + `,"new":` + end(after) + `}`
+}
+
+func bitbucketPullBody(state, hash, source string) string {
+	return `{"repository":{"full_name":"example/shop","uuid":"{7}"},"pullrequest":{"id":5,"state":"` + state + `","author":{"nickname":"jane"},
+		"source":{"branch":{"name":"fruit"},"commit":{"hash":"` + hash + `"},"repository":` + source + `},
+		"destination":{"branch":{"name":"main"},"commit":{"hash":"111111111111"}}}}`
+}
+
+func TestBitbucket(t *testing.T) {
+	const (
+		short = "222222222222"
+		own   = `{"full_name":"example/shop","uuid":"{7}"}`
+		fork  = `{"full_name":"mallory/shop","uuid":"{8}"}`
+	)
+	merged := func(action string, trusted bool, source string) Change {
+		return with(pullOf("refs/heads/fruit", action, trusted, source), func(c *Change) {
+			c.After, c.CommitPrefix, c.Event.Commit = short, short, ""
+		})
+	}
+	tag := with(branch(zero, two), func(c *Change) { c.Event.Kind, c.Event.Ref = pipeline.Tag, "refs/tags/v1" })
+	for _, c := range []asked{
+		{name: "push", event: "repo:push", body: bitbucketBody(bitbucketChange("branch", "main", one, two)), changes: []Change{branch(one, two)}},
+		{
+			name: "many refs", event: "repo:push", body: bitbucketBody(
+				bitbucketChange("branch", "old", one, ""), bitbucketChange("tag", "v1", "", two),
+				bitbucketChange("annotated_tag", "v1", "", two), bitbucketChange("bookmark", "x", "", two),
+				bitbucketChange("branch", "main", "", two)),
+			changes: []Change{gone("refs/heads/old", pipeline.Push), tag, tag, branch(zero, two)},
+		},
+		{
+			name: "deleted", event: "repo:push", body: bitbucketBody(bitbucketChange("tag", "v1", one, "")),
+			changes: []Change{gone("refs/tags/v1", pipeline.Tag)}, ignored: "deleted",
+		},
+		{name: "of nothing", event: "repo:push", body: bitbucketBody(), ignored: "no branch or tag"},
+		{name: "neither old nor new", event: "repo:push", body: bitbucketBody(`{}`), err: ErrMalformed},
+		{name: "too many refs", event: "repo:push", body: bitbucketBody(slices.Repeat([]string{bitbucketChange("branch", "main", one, two)}, maxChanges+1)...), err: ErrMalformed},
+		{name: "opened", event: "pullrequest:created", body: bitbucketPullBody("OPEN", short, own), changes: []Change{merged(Opened, true, "example/shop")}},
+		{name: "updated", event: "pullrequest:updated", body: bitbucketPullBody("OPEN", short, own), changes: []Change{merged(Synchronize, true, "example/shop")}},
+		{name: "updated when closed", event: "pullrequest:updated", body: bitbucketPullBody("MERGED", short, own), ignored: "updated"},
+		{
+			name: "a whole commit id", event: "pullrequest:created", body: bitbucketPullBody("OPEN", two, own),
+			changes: []Change{pullOf("refs/heads/fruit", Opened, true, "example/shop")},
+		},
+		{name: "too short a commit id", event: "pullrequest:created", body: bitbucketPullBody("OPEN", "2222222", own), err: ErrMalformed},
+		{name: "merged", event: "pullrequest:fulfilled", body: bitbucketPullBody("MERGED", short, own), changes: []Change{merged(Closed, true, "example/shop")}, ignored: "closed"},
+		{name: "declined", event: "pullrequest:rejected", body: bitbucketPullBody("DECLINED", short, own), changes: []Change{merged(Closed, true, "example/shop")}, ignored: "closed"},
+		{name: "from a fork", event: "pullrequest:created", body: bitbucketPullBody("OPEN", short, fork), changes: []Change{merged(Opened, false, "mallory/shop")}, ignored: "fork"},
+		{name: "from a fork that is gone", event: "pullrequest:created", body: bitbucketPullBody("OPEN", short, "null"), changes: []Change{merged(Opened, false, "")}, ignored: "fork"},
+		{name: "of no use", event: "repo:fork", body: `{"repository":{"full_name":"example/shop"}}`, ignored: "repo:fork"},
+	} {
+		c.kind = Bitbucket
+		t.Run(c.name, c.check)
+	}
+	d, err := read(t, Bitbucket, "repo:push", bitbucketBody())
+	if want := (Repo{"example/shop", "https://bitbucket.org/example/shop.git"}); err != nil || d.Repo != want {
+		t.Errorf("%+v, %v, want %+v", d.Repo, err, want)
+	}
+}
+
+func TestBitbucketDC(t *testing.T) {
+	const (
+		ref  = "refs/pull-requests/5/from"
+		repo = `{"id":7,"slug":"shop","project":{"key":"PRJ"},"links":{"clone":[{"name":"ssh","href":"ssh://x"},{"name":"http","href":"https://git.example.com/scm/prj/shop.git"}]}}`
+		fork = `{"id":8,"slug":"shop","project":{"key":"~mallory"}}`
+	)
+	push := func(changes string) string {
+		return `{"actor":{"name":"jane"},"repository":` + repo + `,"toCommit":{"id":"` + two + `","message":"Sell apples"},"changes":[` + changes + `]}`
+	}
+	change := func(ref, before, after string) string {
+		return `{"refId":"` + ref + `","fromHash":"` + before + `","toHash":"` + after + `"}`
+	}
+	pull := func(from, rest string) string {
+		return `{"pullRequest":{"id":5,"author":{"user":{"name":"jane"}},"fromRef":{"id":"refs/heads/fruit","latestCommit":"` + two + `","repository":` + from +
+			`},"toRef":{"id":"refs/heads/main","latestCommit":"` + one + `","repository":` + repo + `}}` + rest + `}`
+	}
+	for _, c := range []asked{
+		{name: "ping", event: "diagnostics:ping", body: `{"test":true}`, ping: true},
+		{
+			name: "push of two", event: "repo:refs_changed", body: push(change("refs/heads/main", one, two) + "," + change("refs/tags/v1", one, zero)),
+			changes: []Change{branch(one, two), gone("refs/tags/v1", pipeline.Tag)},
+		},
+		{name: "opened", event: "pr:opened", body: pull(repo, ""), changes: []Change{pullOf(ref, Opened, true, "PRJ/shop")}},
+		{name: "pushed to", event: "pr:from_ref_updated", body: pull(repo, ""), changes: []Change{pullOf(ref, Synchronize, true, "PRJ/shop")}},
+		{name: "edited", event: "pr:modified", body: pull(repo, `,"previousTarget":{"id":"refs/heads/main"}`), ignored: "modified"},
+		{name: "retargeted", event: "pr:modified", body: pull(repo, `,"previousTarget":{"id":"refs/heads/old"}`), changes: []Change{pullOf(ref, Retargeted, true, "PRJ/shop")}},
+		{name: "merged", event: "pr:merged", body: pull(repo, ""), changes: []Change{pullOf(ref, Closed, true, "PRJ/shop")}, ignored: "closed"},
+		{name: "from a fork", event: "pr:opened", body: pull(fork, ""), changes: []Change{pullOf(ref, Opened, false, "~mallory/shop")}},
+		{name: "of no use", event: "pr:comment:added", body: pull(repo, ""), ignored: "pr:comment:added"},
+		{name: "another event's body", event: "pr:opened", body: push(""), err: ErrMalformed},
+	} {
+		c.kind = BitbucketDC
+		t.Run(c.name, c.check)
+	}
+	d, err := read(t, BitbucketDC, "repo:refs_changed", push(""))
+	if want := (Repo{"PRJ/shop", "https://git.example.com/scm/prj/shop.git"}); err != nil || d.Repo != want {
+		t.Errorf("%+v, %v, want %+v", d.Repo, err, want)
+	}
+}
+
+func TestGeneric(t *testing.T) {
+	push := func(before, after string) string {
+		return `{"event":"push","repository":"example/shop","ref":"refs/heads/main","before":"` + before + `","after":"` + after + `","author":"jane","message":"Sell apples"}`
+	}
+	pull := func(action, source string) string {
+		return `{"event":"pull_request","repository":"example/shop","ref":"refs/changes/5","after":"` + two + `","author":"jane","pull_request":{"number":5,"base":"main","action":"` + action + `","source":"` + source + `"}}`
+	}
+	for _, c := range []asked{
+		{name: "ping", body: `{"event":"ping"}`, ping: true},
+		{name: "push", body: push(one, two), changes: []Change{branch(one, two)}},
+		{name: "new branch", body: push("", two), changes: []Change{branch(zero, two)}},
+		{name: "deleted", body: push(one, zero), changes: []Change{gone("refs/heads/main", pipeline.Push)}, ignored: "deleted"},
+		{name: "opened", body: pull("opened", "example/shop"), changes: []Change{pullOf("refs/changes/5", Opened, true, "example/shop")}},
+		{name: "from a fork", body: pull("opened", "mallory/shop"), changes: []Change{pullOf("refs/changes/5", Opened, false, "mallory/shop")}},
+		{name: "from nobody knows where", body: pull("opened", ""), changes: []Change{pullOf("refs/changes/5", Opened, false, "")}},
+		{name: "unknown action", body: pull("poked", ""), err: ErrMalformed},
+		{name: "unknown event", body: `{"event":"poke","repository":"example/shop"}`, err: ErrMalformed},
+		{name: "no event", body: `{"repository":"example/shop"}`, err: ErrMalformed},
+		{name: "no after", body: push(one, ""), err: ErrMalformed},
+		{name: "unknown field", body: `{"event":"ping","evnt":1}`, err: ErrMalformed},
+		{name: "more than one document", body: `{"event":"ping"} {}`, err: ErrMalformed},
+	} {
+		c.kind = Generic
+		t.Run(c.name, c.check)
 	}
 }
 

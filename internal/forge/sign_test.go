@@ -32,6 +32,19 @@ func signed(t testing.TB, kind Kind, event string, body []byte) http.Header {
 		if kind == Forgejo {
 			set("X-Forgejo-Event", event, "X-Forgejo-Delivery", "7d5a1c0e-0003", "X-Forgejo-Signature", mac)
 		}
+	case GitLab, Generic:
+		standard, err := Sign(secret, "msg_0004", now, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h = standard
+		if kind == GitLab {
+			set("X-Gitlab-Event", event)
+		}
+	case Bitbucket:
+		set("X-Event-Key", event, "X-Request-UUID", "7d5a1c0e-0005", "X-Hub-Signature", "sha256="+mac)
+	case BitbucketDC:
+		set("X-Event-Key", event, "X-Request-Id", "7d5a1c0e-0006", "X-Hub-Signature", "sha256="+mac)
 	default:
 		t.Fatalf("the tests cannot sign for %s", kind)
 	}

@@ -4,23 +4,32 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // signatures are the headers that hold each forge's proof.
 var signatures = map[Kind][]string{
 	GitHub: {"X-Hub-Signature-256"}, Gitea: {"X-Gitea-Signature"}, Forgejo: {"X-Forgejo-Signature"},
+	GitLab: {headerSignature, headerTimestamp, headerID}, Generic: {headerSignature, headerTimestamp, headerID},
+	Bitbucket: {"X-Hub-Signature"}, BitbucketDC: {"X-Hub-Signature"},
 }
 
-// events are an event of each forge whose body is not read further.
-var events = map[Kind]string{GitHub: "issues", Gitea: "issues", Forgejo: "issues"}
+// bodies are a good one of each forge, of the event "issues", which only Generic does not know.
+func bodies(kind Kind) string {
+	if kind == Generic {
+		return `{"event":"ping","repository":"example/shop"}`
+	}
+	return `{"repository":{"full_name":"example/shop"}}`
+}
 
 // TestForged: no byte of a body or of its proof can be changed, added or taken away.
 func TestForged(t *testing.T) {
-	const body = `{"repository":{"full_name":"example/shop"}}`
 	for kind, names := range signatures {
-		good := signed(t, kind, events[kind], []byte(body))
+		body := bodies(kind)
+		good := signed(t, kind, "issues", []byte(body))
 		if _, err := readAt(now, kind, secret, good, []byte(body)); err != nil {
 			t.Fatalf("%s: %v", kind, err)
 		}
@@ -68,7 +77,7 @@ func TestUnsigned(t *testing.T) {
 	body := []byte(`{"secret":"` + string(secret) + `","repository":{"full_name":"example/shop"}}`)
 	for kind, names := range signatures {
 		for _, value := range []string{"", "absent"} {
-			h := signed(t, kind, events[kind], body)
+			h := signed(t, kind, "issues", body)
 			for _, name := range names {
 				h.Set(name, "")
 				if value == "absent" {
@@ -78,7 +87,9 @@ func TestUnsigned(t *testing.T) {
 			if kind == Forgejo {
 				h.Del("X-Gitea-Signature")
 			}
-			h.Set("X-Hub-Signature", "sha1=2fd4e1c67a2d28fced849ee1bb76e7391b93eb12")
+			if kind == GitHub {
+				h.Set("X-Hub-Signature", "sha1=2fd4e1c67a2d28fced849ee1bb76e7391b93eb12")
+			}
 			if _, err := readAt(now, kind, secret, h, body); !errors.Is(err, ErrUnsigned) {
 				t.Errorf("%s: proof %q: %v", kind, value, err)
 			}
@@ -97,6 +108,103 @@ func TestNoFallback(t *testing.T) {
 	h.Del("X-Forgejo-Signature")
 	if _, err := readAt(now, Forgejo, secret, h, body); err != nil {
 		t.Errorf("an old Forgejo, which signs as Gitea: %v", err)
+	}
+}
+
+// TestGitLabToken: the token counts only where no signature is.
+func TestGitLabToken(t *testing.T) {
+	body := []byte(`{}`)
+	h := http.Header{"X-Gitlab-Event": {"Note Hook"}, "Idempotency-Key": {"one"}, "X-Gitlab-Token": {string(secret)}}
+	if d, err := readAt(now, GitLab, secret, h, body); err != nil || d.ID != "one" {
+		t.Errorf("the right token: %+v, %v", d, err)
+	}
+	for _, value := range []string{"", "v1,", "v2,AAAA"} {
+		signed := h.Clone()
+		signed.Set(headerSignature, value)
+		signed.Set(headerID, "one")
+		signed.Set(headerTimestamp, strconv.FormatInt(now.Unix(), 10))
+		if _, err := readAt(now, GitLab, secret, signed, body); !errors.Is(err, ErrSignature) && !errors.Is(err, ErrUnsigned) {
+			t.Errorf("the right token beside signature %q: %v", value, err)
+		}
+	}
+	for i := range secret {
+		forged := slices.Clone(secret)
+		forged[i] ^= 1
+		h.Set("X-Gitlab-Token", string(forged))
+		if _, err := readAt(now, GitLab, secret, h, body); !errors.Is(err, ErrSignature) {
+			t.Errorf("token with byte %d changed: %v", i, err)
+		}
+	}
+	h.Set("X-Gitlab-Token", string(secret[:len(secret)-1]))
+	if _, err := readAt(now, GitLab, secret, h, body); !errors.Is(err, ErrSignature) {
+		t.Errorf("a shorter token: %v", err)
+	}
+}
+
+// TestStandard holds the scheme against the example of its specification
+// (standard-webhooks/standard-webhooks, spec/standard-webhooks.md and the libraries' tests).
+func TestStandard(t *testing.T) {
+	known := []byte("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+	h, err := Sign(known, "msg_p5jXN8AQM9LWM0D4loKWxJek", time.Unix(1614265330, 0), []byte(`{"test": 2432232314}`))
+	if err != nil || h.Get(headerSignature) != "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=" {
+		t.Errorf("%v, %v", h, err)
+	}
+	if _, err := Sign([]byte("whsec_!"), "a", now, nil); err == nil {
+		t.Error("a secret that is no base64 signs")
+	}
+}
+
+// TestStale: what was signed too long ago, or is of the future, is refused.
+func TestStale(t *testing.T) {
+	body := []byte(bodies(Generic))
+	for _, c := range []struct {
+		off time.Duration
+		ok  bool
+	}{
+		{0, true},
+		{tolerance, true},
+		{-tolerance, true},
+		{tolerance + time.Second, false},
+		{-tolerance - time.Second, false},
+		{1 << 62, false},
+	} {
+		h := signed(t, Generic, "", body)
+		if _, err := readAt(now.Add(c.off), Generic, secret, h, body); (err == nil) != c.ok || err != nil && !errors.Is(err, ErrSignature) {
+			t.Errorf("%s later: %v", c.off, err)
+		}
+	}
+	key, _ := standardKey(secret)
+	for _, timestamp := range []string{"soon", "9223372036854775807", "-1", "1e9"} {
+		h := signed(t, Generic, "", body)
+		h.Set(headerTimestamp, timestamp)
+		h.Set(headerSignature, standardSignature(key, h.Get(headerID), timestamp, body))
+		if _, err := readAt(now, Generic, secret, h, body); !errors.Is(err, ErrSignature) {
+			t.Errorf("timestamp %s: %v", timestamp, err)
+		}
+	}
+}
+
+// TestTwoSignatures: while a secret is exchanged a sender signs with both.
+func TestTwoSignatures(t *testing.T) {
+	body := []byte(bodies(Generic))
+	h := signed(t, Generic, "", body)
+	good := h.Get(headerSignature)
+	h.Set(headerSignature, "v1a,other v1,AAAA "+good)
+	if _, err := readAt(now, Generic, secret, h, body); err != nil {
+		t.Error(err)
+	}
+	h.Set(headerSignature, strings.Repeat("v1,AAAA ", maxSignatures)+good)
+	if _, err := readAt(now, Generic, secret, h, body); !errors.Is(err, ErrSignature) {
+		t.Errorf("many signatures: %v", err)
+	}
+}
+
+// TestNewSecret: one secret does for every forge.
+func TestNewSecret(t *testing.T) {
+	a, b := NewSecret(), NewSecret()
+	key, err := standardKey([]byte(a))
+	if a == b || err != nil || len(key) != 32 {
+		t.Errorf("%q, %q, %d bytes, %v", a, b, len(key), err)
 	}
 }
 
