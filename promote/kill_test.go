@@ -215,7 +215,7 @@ func TestKills(t *testing.T) {
 			time.Sleep(rand.N(took))
 		}
 		_ = cmd.Process.Kill() // it may have ended
-		<-ended
+		<-ended                //nolint:errcheck // killed, or ended before it
 		phases[phase(j.Dir)]++
 		if now := w.running(); now != old && now != j.Digest || shape(w.envFile("environments/test.yml")) != want {
 			t.Fatalf("trial %d: neither old nor new:\n%s", trial, w.envFile("environments/test.yml"))

@@ -51,14 +51,14 @@ func (c *Container) Exec(ctx context.Context, cmd Command, out io.Writer) (Exit,
 	news, err := c.s.talk.begin(x, w)
 	drop(w)
 	if err != nil {
-		<-output.done
+		<-output.done //nolint:errcheck // its error is a consequence of this one
 		return Exit{}, fmt.Errorf("run %v in %s: %w", cmd.Args, c.s.req.ID, err)
 	}
 	defer c.s.talk.forget(x.Nonce)
 	exit, err := c.follow(ctx, cmd, x.Nonce, news)
 	if err != nil {
 		drop(output.r) // whoever still writes to it is cut off with the container
-		<-output.done
+		<-output.done  //nolint:errcheck // its error is a consequence of this one
 		return Exit{}, err
 	}
 	if err := <-output.done; err != nil {

@@ -96,7 +96,7 @@ func (s *Sandbox) start(out io.Writer) (*Container, error) {
 	news, err := s.talk.begin(x, w)
 	drop(w)
 	if err != nil {
-		<-output.done
+		<-output.done //nolint:errcheck // its error is a consequence of this one
 		return nil, fmt.Errorf("run %s: the sandbox broke: %w", s.req.ID, err)
 	}
 	c := &Container{s: s, nonce: x.Nonce, output: output, ended: make(chan struct{})}

@@ -91,7 +91,7 @@ func (s *Sandbox) execAlone(ctx context.Context, entered int64, out io.Writer) (
 	news, err := s.talk.begin(x, w)
 	drop(w)
 	if err != nil {
-		<-output.done
+		<-output.done //nolint:errcheck // its error is a consequence of this one
 		return pipeline.Result{}, s.broken(ctx, err)
 	}
 	got := s.follow(ctx, news)

@@ -114,25 +114,30 @@ func TestServiceFailures(t *testing.T) {
 		shown    string // in the output
 	}{
 		"ends before it is ready": {
-			[]runner.Service{b.service("db", "echo no space left; exit 3", checked("CMD", "false"))}, "true",
+			[]runner.Service{b.service("db", "echo no space left; exit 3", checked("CMD", "false"))},
+			"true",
 			"service db ended before the test began: exit code 3", "no space left",
 		},
 		"ends while the test runs": {
-			[]runner.Service{b.service("db", "sleep 0.3; echo oh; exit 4", healthy)}, "sleep 60",
+			[]runner.Service{b.service("db", "sleep 0.3; echo oh; exit 4", healthy)},
+			"sleep 60",
 			"service db ended while the test ran: exit code 4", "oh",
 		},
 		"never gets healthy": {
 			[]runner.Service{b.service("db", "echo waiting; sleep 60", func(s *runner.Service) {
 				s.Service.Healthcheck = &pipeline.Healthcheck{Test: []string{"CMD-SHELL", "echo not yet; exit 1"}, Interval: 10 * time.Millisecond, Timeout: time.Minute, Retries: 3}
-			})}, "true",
+			})},
+			"true",
 			"service db never got healthy (/bin/sh -c echo not yet; exit 1): exit code 1: not yet", "waiting",
 		},
 		"is not in its image": {
-			[]runner.Service{b.service("db", "", func(s *runner.Service) { s.Service.Command = []string{"mariadbd"} })}, "true",
+			[]runner.Service{b.service("db", "", func(s *runner.Service) { s.Service.Command = []string{"mariadbd"} })},
+			"true",
 			"mariadbd is not in the image", "said nothing",
 		},
 		"a one-off that fails": {
-			[]runner.Service{b.service("migrate", "exit 5"), b.service("web", "sleep 60", after("migrate", "service_completed_successfully"))}, "true",
+			[]runner.Service{b.service("migrate", "exit 5"), b.service("web", "sleep 60", after("migrate", "service_completed_successfully"))},
+			"true",
 			"service migrate ended before the test began: exit code 5", "said nothing",
 		},
 	} {

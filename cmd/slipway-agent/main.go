@@ -18,6 +18,6 @@ import (
 // The main goroutine keeps to the main thread: what is said to one thread only,
 // such as which capabilities its children can ever have, is said to that one,
 // and it starts all of them.
-func init() { runtime.LockOSThread() }
+func init() { runtime.LockOSThread() } //nolint:gochecknoinits // main would be too late: the goroutine may have moved
 
 func main() { os.Exit(agent.Run(os.Args)) }

@@ -22,7 +22,7 @@ import (
 // The main goroutine keeps to the main thread. Sandboxes are started from threads
 // that take on a sandbox's cgroup and owner and end with them, and the main
 // thread is the one that never ends.
-func init() { runtime.LockOSThread() }
+func init() { runtime.LockOSThread() } //nolint:gochecknoinits // main would be too late: the goroutine may have moved
 
 func main() {
 	cfg := sandbox.Config{Log: zerolog.New(os.Stderr).Level(zerolog.InfoLevel)}

@@ -82,7 +82,7 @@ func (g *globals) artifacts(arg string) (all []artifact, done func(), err error)
 	var roots []*os.Root
 	done = func() {
 		for _, r := range roots {
-			r.Close()
+			_ = r.Close() // only read from
 		}
 	}
 	all = []artifact{}

@@ -100,7 +100,7 @@ func keep(ctx context.Context, dir string, d digest.Digest, k Kept) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(place) // of what has no final name
+	defer func() { _ = os.RemoveAll(place) }() // what has no final name; the next start looks again
 	// The ids of a sandbox walk through here.
 	if err := os.Chmod(place, 0o711); err != nil {
 		return err

@@ -165,8 +165,11 @@ func (l Local) over(own LocalImage) LocalImage {
 		own.DependsOn = all.DependsOn
 	}
 	for _, t := range []struct{ own, all *string }{
-		{(*string)(&own.Restart), (*string)(&all.Restart)}, {(*string)(&own.Network), (*string)(&all.Network)},
-		{&own.Grace, &all.Grace}, {&own.Drain, &all.Drain}, {&own.Memory, &all.Memory},
+		{(*string)(&own.Restart), (*string)(&all.Restart)},
+		{(*string)(&own.Network), (*string)(&all.Network)},
+		{&own.Grace, &all.Grace},
+		{&own.Drain, &all.Drain},
+		{&own.Memory, &all.Memory},
 	} {
 		if *t.own == "" {
 			*t.own = *t.all

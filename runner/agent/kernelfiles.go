@@ -1,7 +1,7 @@
 package agent
 
 import (
-	"os"
+	"errors"
 	"path"
 
 	"golang.org/x/sys/unix"
@@ -147,7 +147,7 @@ func restrictProc(proc int) error {
 func mask(paths []string) error {
 	for _, name := range paths {
 		at, err := unix.Open(name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-		if os.IsNotExist(err) || err == unix.ENOTDIR {
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
 			continue
 		}
 		if err == nil {

@@ -33,9 +33,6 @@ type slot struct {
 	dir   string // made ahead for the next sandbox; empty: not yet
 }
 
-// path of the namespace, for this process and its children's setns(2).
-func (s *slot) path() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), s.ns.Fd()) }
-
 // slots hands out ranges, and makes namespaces when they are first needed.
 type slots struct {
 	base  int
