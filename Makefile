@@ -17,7 +17,7 @@ PURE   := CGO_ENABLED=0 go build -trimpath -buildvcs=false
 
 # What `make test` insists on: where one is missing the test fails instead of skipping.
 # internal/floors checks that every name a test asks for stands here, or below.
-REQUIRE := root,curl,sandbox,slipway-sandbox,buildkit,buildkitd,runc,netns,busybox,mmdebstrap,skopeo,umoci,btrfs,docker-registry,oci-conformance,xfs,mariadb,postgres,openssl,slipway
+REQUIRE := root,curl,sandbox,slipway-sandbox,buildkit,buildkitd,runc,netns,busybox,mmdebstrap,skopeo,umoci,btrfs,docker-registry,oci-conformance,xfs,mariadb,postgres,openssl,webhook-samples,slipway
 KNOWN := suppressions=$(CURDIR)/.ci/race.known
 
 # What depends on the kernel alone and may be lacking on a supported one, and what only
@@ -57,11 +57,15 @@ bin/cosign: .ci/cosign/go.mod
 bin/crane: .ci/crane/go.mod
 	CGO_ENABLED=0 go build -modfile=.ci/crane/go.mod -trimpath -buildvcs=false -ldflags "-s -w" -o $@ github.com/google/go-containerregistry/cmd/crane
 
+# Webhooks that others recorded, for internal/forge to answer.
+bin/samples: .ci/samples/fetch .ci/samples/go.mod
+	.ci/samples/fetch $@
+
 demo: setup-examples binaries ## build, then run the pipeline of examples/hello (root: $SLIPWAY_ROOT)
 	examples/bases hello
 	bin/slipway run pipeline examples/hello
 
-test: setup-test binaries bin/buildkitd bin/oci-conformance ## run every test, as CI does: race detector on, nothing skipped
+test: setup-test binaries bin/buildkitd bin/oci-conformance bin/samples ## run every test, as CI does: race detector on, nothing skipped
 	examples/bases --fetch all
 	PATH="$(CURDIR)/bin:$$PATH" GORACE=$(KNOWN) SLIPWAY_REQUIRE=$(REQUIRE) go test -race -tags seccomp -timeout 30m ./...
 
@@ -75,7 +79,7 @@ check: setup-check ## format, lint, vet, tidiness of go.mod, floors
 bench: setup-bench binaries bin/crane ## measure slipway against docker, podman and others on this machine (internal/bench)
 	internal/bench/run
 
-soak: setup-soak binaries bin/buildkitd bin/oci-conformance bin/cosign ## the long trials, with full counts: kills, races, fuzzing (hours)
+soak: setup-soak binaries bin/buildkitd bin/oci-conformance bin/samples bin/cosign ## the long trials, with full counts: kills, races, fuzzing (hours)
 	examples/bases --fetch all
 	PATH="$(CURDIR)/bin:$$PATH" SLIPWAY_SOAK=1 GORACE=$(KNOWN) SLIPWAY_REQUIRE=$(REQUIRE),cosign go test -race -tags seccomp -timeout 6h -p 1 ./...
 	runner/testdata/vm/run
