@@ -16,6 +16,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"slipway/builder"
+	"slipway/internal/secret"
 )
 
 // globals are the settings every command shares.
@@ -25,6 +26,8 @@ type globals struct {
 	logLevel string
 	config   string
 	helpers  string
+
+	ageIdentity string
 
 	registries map[string]builder.Registry // from the config file only
 	log        zerolog.Logger
@@ -36,6 +39,7 @@ func (g *globals) register(f *pflag.FlagSet) {
 	f.BoolVar(&g.json, "json", false, "print one JSON document on stdout; progress goes to stderr")
 	f.StringVar(&g.logLevel, "log-level", "warn", "trace, debug, info, warn, error: slipway's own log on stderr")
 	f.StringVar(&g.helpers, "helpers", "", "directory of slipway-sandbox, slipway-agent and slipway-runc (default: inside slipway or beside it)")
+	f.StringVar(&g.ageIdentity, "age-identity", "", "file of age identities: opens the age-encrypted secrets of environments")
 	f.StringVar(&g.config, "config", "", "config file (default /etc/slipway/config.yml, then $XDG_CONFIG_HOME/slipway/config.yml)")
 }
 
@@ -73,6 +77,11 @@ func (g *globals) settle(cmd *cobra.Command) error {
 	if g.root, err = filepath.Abs(g.root); err != nil {
 		return usagef("--root: %w", err)
 	}
+	if g.ageIdentity != "" {
+		if g.ageIdentity, err = filepath.Abs(g.ageIdentity); err != nil {
+			return usagef("--age-identity: %w", err)
+		}
+	}
 	level, err := zerolog.ParseLevel(g.logLevel)
 	if err != nil {
 		return usagef("--log-level: %w; use trace, debug, info, warn or error", err)
@@ -80,6 +89,11 @@ func (g *globals) settle(cmd *cobra.Command) error {
 	g.color = os.Getenv("NO_COLOR") == "" && term.IsTerminal(int(os.Stderr.Fd())) && os.Getenv("TERM") != "dumb"
 	g.log = zerolog.New(zerolog.ConsoleWriter{Out: os.Stderr, NoColor: !g.color}).Level(level).With().Timestamp().Logger()
 	return nil
+}
+
+// secrets finds the values of an environment's secrets from this process.
+func (g *globals) secrets() secret.Resolver {
+	return secret.Resolver{Getenv: os.LookupEnv, Identity: g.ageIdentity}
 }
 
 func defaultRoot() string {

@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"syscall"
+	_ "time/tzdata" // freeze windows name time zones, also on machines without zoneinfo
 
 	"github.com/spf13/cobra"
 

@@ -60,7 +60,7 @@ func (g *globals) supervise(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, gateway.Close()) }()
-	sup, err := supervise.Open(supervise.Options{Dir: g.liveDir(), Runner: run, Gateway: gateway, Getenv: os.LookupEnv, Log: g.log})
+	sup, err := supervise.Open(supervise.Options{Dir: g.liveDir(), Runner: run, Gateway: gateway, Secrets: g.secrets(), Log: g.log})
 	if errors.Is(err, supervise.ErrSupervised) {
 		return usagef("%w; `slipway supervise stop` ends it", err)
 	}
@@ -149,6 +149,9 @@ func (g *globals) supervisor(ctx context.Context) (*supervise.Client, error) {
 	args := []string{"supervise", "--root", g.root, "--log-level", "info"}
 	if g.helpers != "" {
 		args = append(args, "--helpers", g.helpers)
+	}
+	if g.ageIdentity != "" {
+		args = append(args, "--age-identity", g.ageIdentity)
 	}
 	cmd := exec.Command(exe, args...)
 	cmd.Args[0] = os.Args[0]

@@ -38,6 +38,7 @@ var floor = map[string]int{
 	"internal/network/...":  tools,
 	"internal/registry/...": tools,
 	"internal/schedule":     tools,
+	"internal/secret":       tools,
 	"internal/store/...":    tools,
 	"internal/volume":       tools,
 
@@ -78,6 +79,7 @@ var rooms = []room{
 	{"github.com/spf13", []string{"cmd/slipway"}, "flags are read in cmd"},
 	{"gopkg.in/yaml.v3", []string{"pipeline", "promote", "cmd/slipway"}, "one strict reader of .ci.yml, the editor of environment files, and the config file that holds flags"},
 	{"go.etcd.io/bbolt", []string{"builder", "internal/store"}, "databases are opened by the rooms that own them"},
+	{"filippo.io/age", []string{"internal/secret"}, "whoever decrypts holds what nobody may keep"},
 	{"flag", []string{"cmd"}, "flags are read in cmd"},
 }
 

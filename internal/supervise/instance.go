@@ -88,13 +88,22 @@ func (p *project) environment(ctx context.Context, c *Container) (map[string]str
 		env[k] = v
 	}
 	for _, name := range sortedKeys(c.Secrets) {
-		value, err := p.sup.secrets.value(ctx, name, c.Secrets[name])
+		value, err := p.sup.o.Secrets.Value(ctx, name, c.Secrets[name], c.sealed)
 		if err != nil {
 			return nil, err
 		}
 		env[name] = value
 	}
 	return env, nil
+}
+
+// sealed gives an encrypted secret as it came with the delivery.
+func (c *Container) sealed(name string) ([]byte, error) {
+	data, ok := c.Sealed[name]
+	if !ok {
+		return nil, fmt.Errorf("the encrypted file %s was not delivered; deliver it again", name)
+	}
+	return data, nil
 }
 
 // binds makes the directories and files that a container mounts.

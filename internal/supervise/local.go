@@ -129,6 +129,20 @@ func (l Local) container(d Delivered, p Plugs) (Container, error) {
 		}
 		c.Service.DependsOn[name] = "service_healthy"
 	}
+	for name, s := range p.Secrets {
+		if s.Age == "" {
+			continue
+		}
+		data, err := p.File(s.Age)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("secret %s: %w", name, err))
+			continue
+		}
+		if c.Sealed == nil {
+			c.Sealed = map[string][]byte{}
+		}
+		c.Sealed[s.Age] = data
+	}
 	for target, name := range how.Files {
 		if c.Files == nil {
 			c.Files = map[string][]byte{}

@@ -30,21 +30,22 @@ func TestLocalDelivery(t *testing.T) {
 		t.Fatal(err)
 	}
 	plugs := Plugs{
-		Environment: map[string]string{"A": "b"}, Secrets: map[string]pipeline.Secret{"P": {Env: "P"}},
+		Environment: map[string]string{"A": "b"}, Secrets: map[string]pipeline.Secret{"P": {Env: "P"}, "Q": {Age: "q.age"}},
 		File: func(name string) ([]byte, error) { return []byte("of " + name), nil },
 	}
 	got, err := l.Containers(delivered("db", "web"), plugs)
 	if err != nil {
 		t.Fatal(err)
 	}
+	sealed := map[string][]byte{"q.age": []byte("of q.age")}
 	want := []Container{
 		{
-			Name: "db", Repository: "shop/db", Digest: digestA, Secrets: plugs.Secrets, Restart: RestartAlways, Drain: 3 * time.Second,
+			Name: "db", Repository: "shop/db", Digest: digestA, Secrets: plugs.Secrets, Sealed: sealed, Restart: RestartAlways, Drain: 3 * time.Second,
 			Mounts:  []Mount{{Volume: "data", Target: "/var/lib/mysql"}, {Source: "/srv/seed", Target: "/seed", ReadOnly: true}},
 			Service: pipeline.Service{Environment: plugs.Environment, Resources: pipeline.Resources{Memory: 512 << 20}},
 		},
 		{
-			Name: "web", Repository: "shop/web", Digest: digestA, Secrets: plugs.Secrets, Restart: RestartOnFailure, Drain: 3 * time.Second, Internet: true,
+			Name: "web", Repository: "shop/web", Digest: digestA, Secrets: plugs.Secrets, Sealed: sealed, Restart: RestartOnFailure, Drain: 3 * time.Second, Internet: true,
 			Ports: []Port{{Host: "127.0.0.1:8080", Container: 80}}, Files: map[string][]byte{"/etc/shop.conf": []byte("of shop.conf")},
 			Service: pipeline.Service{
 				Environment: plugs.Environment, DependsOn: map[string]string{"db": "service_healthy"},

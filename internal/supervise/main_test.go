@@ -18,6 +18,7 @@ import (
 
 	"slipway/internal/layers"
 	"slipway/internal/need"
+	"slipway/internal/secret"
 	"slipway/pipeline"
 	"slipway/runner"
 )
@@ -91,7 +92,7 @@ func (r *root) open() {
 	if err != nil {
 		r.Fatal(err)
 	}
-	r.sup, err = Open(Options{Dir: filepath.Join(r.dir, "live"), Runner: r.run, Getenv: os.LookupEnv, Log: zerolog.New(zerolog.NewTestWriter(r))})
+	r.sup, err = Open(Options{Dir: filepath.Join(r.dir, "live"), Runner: r.run, Secrets: secret.Resolver{Getenv: os.LookupEnv}, Log: zerolog.New(zerolog.NewTestWriter(r))})
 	if err != nil {
 		r.Fatal(err)
 	}

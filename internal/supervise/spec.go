@@ -35,6 +35,7 @@ type Container struct {
 	Digest     digest.Digest              `json:"digest"`
 	Service    pipeline.Service           `json:"service"`           // command, environment, user, healthcheck, depends_on, limits: Compose's meaning
 	Secrets    map[string]pipeline.Secret `json:"secrets,omitempty"` // variable → where its value is found at each start
+	Sealed     map[string][]byte          `json:"sealed,omitempty"`  // age-encrypted files that secrets name, still encrypted
 	Files      map[string][]byte          `json:"files,omitempty"`   // path in the container → content, read-only
 	Mounts     []Mount                    `json:"mounts,omitempty"`
 	Ports      []Port                     `json:"ports,omitempty"`

@@ -16,6 +16,7 @@ import (
 
 	"slipway/internal/layers"
 	"slipway/internal/network"
+	"slipway/internal/secret"
 	"slipway/runner"
 )
 
@@ -24,19 +25,17 @@ type Options struct {
 	Dir     string           // its state; made when missing
 	Runner  *runner.Runner   // makes the containers; the caller closes it after the Supervisor
 	Gateway *network.Gateway // the way out, for containers that may use it
-	Getenv  func(string) (string, bool)
-	Decrypt func(path string) ([]byte, error) // age-encrypted secrets; may be nil
+	Secrets secret.Resolver  // finds the values of secrets whenever a container starts
 	Log     zerolog.Logger
 }
 
 // Supervisor keeps the containers of all projects of a root running.
 type Supervisor struct {
-	o       Options
-	state   state
-	secrets resolver
-	lock    *os.File
-	ctx     context.Context //nolint:containedctx // the supervisor's own life, which no call spans
-	cancel  context.CancelFunc
+	o      Options
+	state  state
+	lock   *os.File
+	ctx    context.Context //nolint:containedctx // the supervisor's own life, which no call spans
+	cancel context.CancelFunc
 
 	mu       sync.Mutex
 	projects map[string]*project
@@ -50,7 +49,7 @@ var ErrSupervised = errors.New("another process supervises this root")
 // when it has begun to: a project whose containers do not start is one to be
 // mended, and its state says so.
 func Open(o Options) (*Supervisor, error) {
-	s := &Supervisor{o: o, state: state(o.Dir), projects: map[string]*project{}, secrets: resolver{getenv: o.Getenv, decrypt: o.Decrypt}}
+	s := &Supervisor{o: o, state: state(o.Dir), projects: map[string]*project{}}
 	if err := os.MkdirAll(o.Dir, 0o711); err != nil {
 		return nil, fmt.Errorf("prepare %s: %w", o.Dir, err)
 	}
