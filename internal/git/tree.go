@@ -1,14 +1,16 @@
 // Package git reads what a run needs to know about a work tree: the commit, the
 // branch, whether the tree is clean, and which paths differ from another commit.
 // And it reads and writes branches of repositories elsewhere: bare ones on this
-// machine, and remote ones.
+// machine, and remote ones. For a server it keeps a Mirror of each repository it
+// builds: Fetch a commit, ask what Changed, and Checkout its files.
 //
 // It never writes to a work tree, an index or a ref. What it adds to a branch it
 // makes of objects, and hands over in one push that says which commit the branch
 // must still have: a compare-and-swap that the other side does. For a repository
-// on this machine the other side is git's own git-receive-pack; no other program
-// of git is ever run. It refuses to force a push, to delete a branch, and to
-// follow a repository to another address.
+// on this machine the other side is git's own git-receive-pack or
+// git-upload-pack; no other program of git is ever run, and no filter or hook. It
+// refuses to force a push, to delete a branch, to follow a repository to another
+// host, and to check out what would lie outside of a directory or pass for git's own.
 package git
 
 import (
@@ -18,12 +20,10 @@ import (
 	"io/fs"
 	"net/url"
 	"path/filepath"
-	"sort"
 
 	"github.com/go-git/go-git/v5"
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/object"
-	"github.com/go-git/go-git/v5/utils/merkletrie"
 )
 
 // ErrNone says that a directory is not inside a git work tree, or that the
@@ -192,28 +192,10 @@ func (t *Tree) Changed(ctx context.Context, base string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	changes, err := object.DiffTreeWithOptions(ctx, from, to, &object.DiffTreeOptions{})
+	paths, err := changed(ctx, from, to)
 	if err != nil {
 		return nil, fmt.Errorf("compare %s with %s: %w", base, t.Commit, err)
 	}
-	seen := map[string]bool{}
-	for _, c := range changes {
-		action, err := c.Action()
-		if err != nil {
-			return nil, fmt.Errorf("compare %s with %s: %w", base, t.Commit, err)
-		}
-		if action != merkletrie.Insert {
-			seen[c.From.Name] = true
-		}
-		if action != merkletrie.Delete {
-			seen[c.To.Name] = true
-		}
-	}
-	paths := make([]string, 0, len(seen))
-	for p := range seen {
-		paths = append(paths, p)
-	}
-	sort.Strings(paths)
 	return paths, nil
 }
 

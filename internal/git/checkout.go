@@ -1,0 +1,188 @@
+package git
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/filemode"
+	"github.com/go-git/go-git/v5/plumbing/object"
+	"github.com/go-git/go-git/v5/storage/filesystem"
+)
+
+// Checkout writes the files of a commit into dir, which it makes: the names, bytes
+// and modes that `git checkout` of a fresh clone gives with git's own settings and
+// a umask of 022. Symbolic links are written as the commit has them, wherever they
+// lead; whoever reads dir takes care not to follow one out of it. Nothing is
+// written outside dir. The error is an *Unfit where the commit has what no build
+// should get; then, and after any other error, dir is gone.
+func (m *Mirror) Checkout(ctx context.Context, commit, dir string) (err error) {
+	store := m.open()
+	defer func() { _ = store.Close() }() // only read from
+	c, err := commitIn(store, commit)
+	if err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return fmt.Errorf("check out %.12s: %w", commit, err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.RemoveAll(dir))
+		}
+	}()
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	out := &checkout{store: store, commit: commit, limits: m.limits, buf: make([]byte, 128<<10)}
+	return errors.Join(out.tree(ctx, c.TreeHash, "", root), root.Close())
+}
+
+// Unfit says what of a commit cannot be checked out, and what to do.
+type Unfit struct {
+	Commit string
+	Path   string
+	reason string
+}
+
+func (u *Unfit) Error() string {
+	return fmt.Sprintf("commit %.12s: %q: %s", u.Commit, u.Path, u.reason)
+}
+
+// checkout writes the files of one commit.
+type checkout struct {
+	store  *filesystem.Storage
+	commit string
+	limits Limits
+	files  int
+	bytes  int64
+	buf    []byte
+}
+
+func (c *checkout) unfit(at, format string, args ...any) error {
+	return &Unfit{Commit: c.commit, Path: at, reason: fmt.Sprintf(format, args...)}
+}
+
+// maxPath is what the kernel takes (PATH_MAX), less room for where dir is.
+const maxPath = 3072
+
+func (c *checkout) tree(ctx context.Context, id plumbing.Hash, at string, dir *os.Root) error {
+	tree, err := object.GetTree(c.store, id)
+	if err != nil {
+		return fmt.Errorf("read the directory %q of %.12s: %w", at, c.commit, err)
+	}
+	seen := make(map[string]bool, len(tree.Entries))
+	for _, e := range tree.Entries {
+		name := path.Join(at, e.Name)
+		if err := ctx.Err(); err != nil {
+			return context.Cause(ctx)
+		}
+		if why := badName(e.Name); why != "" {
+			return c.unfit(at+"/"+e.Name, "%s; remove it from the commit", why)
+		}
+		if seen[e.Name] {
+			return c.unfit(name, "it is there twice; make the commit with git")
+		}
+		seen[e.Name] = true
+		if c.files++; c.files > c.limits.Files {
+			return c.unfit(name, "the commit has more than %d files and directories; raise the server's limit for this repository", c.limits.Files)
+		}
+		if len(name) > maxPath {
+			return c.unfit(name, "its path is longer than %d bytes; shorten it", maxPath)
+		}
+		if err := c.entry(ctx, e, name, dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *checkout) entry(ctx context.Context, e object.TreeEntry, at string, dir *os.Root) error {
+	switch e.Mode {
+	case filemode.Dir:
+		if err := dir.Mkdir(e.Name, 0o755); err != nil {
+			return err
+		}
+		sub, err := dir.OpenRoot(e.Name)
+		if err != nil {
+			return err
+		}
+		return errors.Join(c.tree(ctx, e.Hash, at, sub), sub.Close())
+	case filemode.Regular, filemode.Deprecated:
+		return c.file(e, at, dir, 0o644)
+	case filemode.Executable:
+		return c.file(e, at, dir, 0o755)
+	case filemode.Symlink:
+		return c.link(e, at, dir)
+	case filemode.Submodule:
+		return c.unfit(at, "it is a submodule, whose files are in another repository; copy them in with git subtree, or let the Dockerfile fetch them")
+	default:
+		return c.unfit(at, "its mode %s is none that git writes; make the commit with git", e.Mode)
+	}
+}
+
+func (c *checkout) blob(e object.TreeEntry, at string) (*object.Blob, error) {
+	blob, err := object.GetBlob(c.store, e.Hash)
+	if err != nil {
+		return nil, fmt.Errorf("read %q of %.12s: %w", at, c.commit, err)
+	}
+	if c.bytes += blob.Size; c.bytes > c.limits.Tree {
+		return nil, c.unfit(at, "with it, the files of the commit have more than %d bytes; raise the server's limit for this repository", c.limits.Tree)
+	}
+	return blob, nil
+}
+
+func (c *checkout) file(e object.TreeEntry, at string, dir *os.Root, mode os.FileMode) (err error) {
+	blob, err := c.blob(e, at)
+	if err != nil {
+		return err
+	}
+	in, err := blob.Reader()
+	if err != nil {
+		return fmt.Errorf("read %q of %.12s: %w", at, c.commit, err)
+	}
+	defer func() { err = errors.Join(err, in.Close()) }()
+	f, err := dir.OpenFile(e.Name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
+	if err != nil {
+		return err
+	}
+	n, err := io.CopyBuffer(struct{ io.Writer }{f}, in, c.buf)
+	if err == nil && n != blob.Size {
+		err = fmt.Errorf("read %q of %.12s: %w", at, c.commit, io.ErrUnexpectedEOF)
+	}
+	if err == nil {
+		err = f.Chmod(mode) // whatever the umask is
+	}
+	return errors.Join(err, f.Close())
+}
+
+// maxLink is what the kernel takes for the text of a symbolic link.
+const maxLink = 4095
+
+func (c *checkout) link(e object.TreeEntry, at string, dir *os.Root) error {
+	blob, err := c.blob(e, at)
+	if err != nil {
+		return err
+	}
+	if blob.Size > maxLink || blob.Size == 0 {
+		return c.unfit(at, "it is a symbolic link of %d bytes; a link has from 1 to %d", blob.Size, maxLink)
+	}
+	in, err := blob.Reader()
+	if err != nil {
+		return fmt.Errorf("read %q of %.12s: %w", at, c.commit, err)
+	}
+	to, err := io.ReadAll(in)
+	if err = errors.Join(err, in.Close()); err != nil {
+		return fmt.Errorf("read %q of %.12s: %w", at, c.commit, err)
+	}
+	if bytes.IndexByte(to, 0) >= 0 {
+		return c.unfit(at, "it is a symbolic link with a zero byte; make the commit with git")
+	}
+	return dir.Symlink(string(to), e.Name)
+}
