@@ -3,6 +3,7 @@ package forge
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 )
@@ -45,7 +46,7 @@ func parseGeneric(d *Delivery, _ http.Header, body []byte) error {
 	if err := in.Decode(&p); err != nil {
 		return malformed("its JSON: %v", err)
 	}
-	if _, err := in.Token(); err != io.EOF { //nolint:errorlint // Token gives io.EOF itself
+	if _, err := in.Token(); !errors.Is(err, io.EOF) {
 		return malformed("something follows its JSON")
 	}
 	if err := plain("the event", p.Event, 64); err != nil {

@@ -68,7 +68,7 @@ type reader struct {
 	parse func(d *Delivery, h http.Header, body []byte) error
 }
 
-// readers is a function's worth of constants: nothing changes it.
+// readers are the forges that Read knows; nothing changes the map.
 var readers = map[Kind]reader{
 	GitHub:      {verifyGitHub, []string{"X-GitHub-Event"}, []string{"X-GitHub-Delivery"}, parseGitHub},
 	GitLab:      {verifyGitLab, []string{"X-Gitlab-Event"}, []string{headerID, "Idempotency-Key"}, parseGitLab},
@@ -77,8 +77,10 @@ var readers = map[Kind]reader{
 	Generic:     {verifyStandard, nil, []string{headerID}, parseGeneric},
 	Gitea:       {verifyGitea, []string{"X-Gitea-Event"}, []string{"X-Gitea-Delivery"}, parseGitea},
 	Forgejo: {
-		verifyForgejo, []string{"X-Forgejo-Event", "X-Gitea-Event"},
-		[]string{"X-Forgejo-Delivery", "X-Gitea-Delivery"}, parseGitea,
+		verifyForgejo,
+		[]string{"X-Forgejo-Event", "X-Gitea-Event"},
+		[]string{"X-Forgejo-Delivery", "X-Gitea-Delivery"},
+		parseGitea,
 	},
 }
 
@@ -134,7 +136,7 @@ func oneOf(h http.Header, names []string, limit int) (string, error) {
 func formPayload(h http.Header, body []byte) ([]byte, error) {
 	kind, _, err := mime.ParseMediaType(h.Get("Content-Type"))
 	if err != nil || kind != "application/x-www-form-urlencoded" {
-		return body, nil //nolint:nilerror // a type that cannot be read is not a form: JSON is all else we take
+		return body, nil // a type that cannot be read is not a form: JSON is all else we take
 	}
 	values, err := url.ParseQuery(string(body))
 	if err != nil {
