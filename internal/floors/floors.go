@@ -34,6 +34,7 @@ var floor = map[string]int{
 	"internal/helpers":      tools,
 	"internal/junit":        tools,
 	"internal/layers":       tools,
+	"internal/ledger":       tools,
 	"internal/need":         tools,
 	"internal/network/...":  tools,
 	"internal/registry/...": tools,
@@ -80,6 +81,9 @@ var rooms = []room{
 	{"gopkg.in/yaml.v3", []string{"pipeline", "promote", "cmd/slipway"}, "one strict reader of .ci.yml, the editor of environment files, and the config file that holds flags"},
 	{"go.etcd.io/bbolt", []string{"builder", "internal/store"}, "databases are opened by the rooms that own them"},
 	{"filippo.io/age", []string{"internal/secret"}, "whoever decrypts holds what nobody may keep"},
+	{"database/sql", []string{"internal/ledger"}, "one room speaks SQL"},
+	{"modernc.org/sqlite", []string{"internal/ledger"}, "one room speaks SQL"},
+	{"github.com/jackc/pgx", []string{"internal/ledger"}, "one room speaks SQL"},
 	{"flag", []string{"cmd"}, "flags are read in cmd"},
 }
 

@@ -1,0 +1,250 @@
+package ledger
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"time"
+
+	"slipway/pipeline"
+)
+
+// Delivery is one request of a forge.
+type Delivery struct {
+	Repo  string // ID
+	ID    string // of the forge, the same when it delivers again
+	Event string // in the forge's words
+	At    time.Time
+}
+
+// Change is a thing that a delivery tells of and that a run is made for. Repo,
+// Kind, Ref, Before and After say which run: the same from another delivery is the
+// same run.
+type Change struct {
+	Run     string // ID for a run that it makes
+	Kind    pipeline.EventKind
+	Ref     string // refs/heads/…, refs/tags/…, refs/pull/7/head
+	Base    string // target branch of a pull request
+	Before  string // commit; empty where there is none
+	After   string // commit
+	Source  string // clone URL of a fork; empty: the repository itself
+	Trusted bool
+	Title   string // of the commit or pull request
+	Author  string
+	State   State  // Queued, Held or an end: what there is to do
+	Reason  string // why it is not queued
+	Newest  bool   // ends older runs of the same ref
+}
+
+// Accepted says what became of a delivery.
+type Accepted struct {
+	Duplicate bool     // its ID was known
+	Runs      []string // that it made
+	Again     []string // that had failed, and will be tried again
+}
+
+// maxBatch bounds how many deliveries share a transaction.
+const maxBatch = 256
+
+type arrival struct {
+	ctx      context.Context //nolint:containedctx // of the waiting caller: whoever gave up is not written
+	delivery Delivery
+	changes  []Change
+	accepted Accepted
+	done     chan error
+}
+
+// Accept writes a delivery and its runs down. When it returns without an error
+// that is on the disk, and the forge may be told so. A delivery that is known
+// makes nothing twice; it gives a run that has not passed another attempt, for
+// that is what people deliver again for.
+//
+// Deliveries that arrive together are committed together: a disk that takes 5 ms
+// for each commit would carry no more than 200 a second otherwise.
+func (l *Ledger) Accept(ctx context.Context, d Delivery, changes []Change) (Accepted, error) {
+	a := &arrival{ctx: ctx, delivery: d, changes: changes, done: make(chan error, 1)}
+	select {
+	case l.arrivals <- a:
+	case <-ctx.Done():
+		return Accepted{}, context.Cause(ctx)
+	case <-l.ending:
+		return Accepted{}, errors.New("the ledger is being closed")
+	}
+	select {
+	case err := <-a.done:
+		return a.accepted, err
+	case <-ctx.Done():
+		return Accepted{}, context.Cause(ctx) // it may be written all the same: the next delivery finds that
+	}
+}
+
+// commitArrivals writes what arrives until the ledger is closed.
+func (l *Ledger) commitArrivals() {
+	for {
+		select {
+		case first := <-l.arrivals:
+			l.commitBatch(l.waiting(first))
+		case <-l.ending:
+			for {
+				select {
+				case a := <-l.arrivals:
+					a.done <- errors.New("the ledger is being closed")
+				default:
+					return
+				}
+			}
+		}
+	}
+}
+
+// waiting is the first arrival with those that wait beside it.
+func (l *Ledger) waiting(first *arrival) []*arrival {
+	batch := []*arrival{first}
+	for len(batch) < maxBatch {
+		select {
+		case a := <-l.arrivals:
+			batch = append(batch, a)
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+// commitBatch writes a batch, and one by one where that fails: one that the
+// database will not have must not cost others.
+func (l *Ledger) commitBatch(batch []*arrival) {
+	err := l.commit(batch)
+	if err == nil || len(batch) == 1 {
+		for _, a := range batch {
+			a.done <- err
+		}
+		return
+	}
+	for _, a := range batch {
+		a.done <- l.commit([]*arrival{a})
+	}
+}
+
+func (l *Ledger) commit(batch []*arrival) error {
+	ctx := context.Background() // a batch is of many; none of them may spoil it by going away
+	if len(batch) == 1 {
+		ctx = batch[0].ctx
+	}
+	return l.change(ctx, "write a delivery", func(tx *sql.Tx) error {
+		for _, a := range batch {
+			if a.ctx.Err() != nil && len(batch) > 1 {
+				continue
+			}
+			a.accepted = Accepted{}
+			if err := a.write(ctx, tx); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (a *arrival) write(ctx context.Context, tx *sql.Tx) error {
+	d := a.delivery
+	n, err := affected(tx.ExecContext(ctx,
+		`INSERT INTO deliveries (repo, id, event, received) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING`, d.Repo, d.ID, d.Event, ms(d.At)))
+	if err != nil {
+		return err
+	}
+	if a.accepted.Duplicate = n == 0; a.accepted.Duplicate {
+		if _, err := tx.ExecContext(ctx, `UPDATE deliveries SET again = again + 1 WHERE repo = $1 AND id = $2`, d.Repo, d.ID); err != nil {
+			return err
+		}
+	}
+	for _, c := range a.changes {
+		if err := a.run(ctx, tx, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *arrival) run(ctx context.Context, tx *sql.Tx, c Change) error {
+	d := a.delivery
+	ended := int64(0)
+	if c.State.Over() {
+		ended = ms(d.At)
+	}
+	made, err := rows(ctx, tx, scanOne[int64],
+		`INSERT INTO runs (id, repo, kind, ref, base, old, sha, source, trusted, title, author, delivery, state, reason, created, ended)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) ON CONFLICT DO NOTHING RETURNING seq`,
+		c.Run, d.Repo, string(c.Kind), c.Ref, c.Base, c.Before, c.After, c.Source, flag(c.Trusted), c.Title, c.Author, d.ID, string(c.State), c.Reason, ms(d.At), ended)
+	if err != nil {
+		return err
+	}
+	if len(made) == 0 {
+		if !a.accepted.Duplicate {
+			return nil // another delivery told of it before
+		}
+		return a.again(ctx, tx, c)
+	}
+	a.accepted.Runs = append(a.accepted.Runs, c.Run)
+	if c.Newest {
+		if err := outrun(ctx, tx, d.Repo, c, made[0]); err != nil {
+			return err
+		}
+	}
+	return say(ctx, tx, d.Repo, c.Run, c.After, c.State, c.Reason, d.At)
+}
+
+// again queues a run once more that this very delivery made and that did not pass.
+func (a *arrival) again(ctx context.Context, tx *sql.Tx, c Change) error {
+	d := a.delivery
+	ids, err := rows(ctx, tx, scanOne[string],
+		`UPDATE runs SET state = 'queued', reason = '', cancel = '', ended = 0
+		WHERE repo = $1 AND kind = $2 AND ref = $3 AND old = $4 AND sha = $5 AND delivery = $6 AND attempts > 0 AND state IN ('failed', 'error', 'canceled') RETURNING id`,
+		d.Repo, string(c.Kind), c.Ref, c.Before, c.After, d.ID)
+	if err != nil || len(ids) == 0 {
+		return err
+	}
+	a.accepted.Again = append(a.accepted.Again, ids...)
+	return say(ctx, tx, d.Repo, ids[0], c.After, Queued, "", d.At)
+}
+
+// outrun ends the older runs of a ref: those that wait at once, those that are on
+// when whoever runs them hears of it.
+func outrun(ctx context.Context, tx *sql.Tx, repo string, c Change, seq int64) error {
+	why := "a newer one is there: run " + c.Run
+	older, err := rows(ctx, tx, scanPair,
+		`UPDATE runs SET state = 'canceled', reason = $1, ended = $2
+		WHERE repo = $3 AND ref = $4 AND kind = $5 AND seq < $6 AND state IN ('queued', 'held') RETURNING id, sha`,
+		why, ms(time.Now()), repo, c.Ref, string(c.Kind), seq)
+	if err != nil {
+		return err
+	}
+	for _, o := range older {
+		if err := say(ctx, tx, repo, o[0], o[1], Canceled, why, time.Now()); err != nil {
+			return err
+		}
+	}
+	_, err = tx.ExecContext(ctx, `UPDATE runs SET cancel = $1 WHERE repo = $2 AND ref = $3 AND kind = $4 AND seq < $5 AND state = 'running' AND cancel = ''`,
+		why, repo, c.Ref, string(c.Kind), seq)
+	return err
+}
+
+func scanPair(r row) (p [2]string, err error) {
+	err = r.Scan(&p[0], &p[1])
+	return p, err
+}
+
+func flag(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// ForgetDeliveries removes the IDs of deliveries from before a time; what they
+// made stays.
+func (l *Ledger) ForgetDeliveries(ctx context.Context, before time.Time) error {
+	return l.change(ctx, "forget old deliveries", func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `DELETE FROM deliveries WHERE received < $1`, ms(before))
+		return err
+	})
+}
