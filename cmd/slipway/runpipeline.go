@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,6 +16,7 @@ import (
 
 	"slipway/builder/progress"
 	"slipway/internal/engine"
+	"slipway/internal/mask"
 	"slipway/internal/store"
 	"slipway/pipeline"
 )
@@ -126,14 +128,18 @@ func (g *globals) conduct(ctx context.Context, s *stack, dir string, plan pipeli
 	if err != nil {
 		return store.Run{}, errors.Join(err, display.Close())
 	}
+	hidden, short := mask.New(slices.Collect(maps.Values(secrets))...)
+	if short > 0 {
+		g.log.Warn().Int("secrets", short).Msgf("some secrets are shorter than %d bytes and cannot be hidden in logs; use longer ones", mask.MinLength)
+	}
 	w := wiring{
-		stack: s, dir: dir, seeds: plan.Volumes, registries: g.registriesWith(nil, false), mirrors: func(host string) []string { return slices.Clone(g.registries[host].Mirrors) },
+		mask: hidden, stack: s, dir: dir, seeds: plan.Volumes, registries: g.registriesWith(nil, false), mirrors: func(host string) []string { return slices.Clone(g.registries[host].Mirrors) },
 		secrets: secrets, sshAgent: os.Getenv("SSH_AUTH_SOCK"), keepFor: f.keepFor, log: g.log,
 	}
 	defer w.registries.Close()
 	e := &engine.Engine{
 		Build: w.build, Prepare: w.prepare, Inputs: inputs(dir, s.store), Fixtures: engine.Fixtures(dir), Fetch: w.fetch, Known: knownImages(s.store),
-		Store: s.store, Progress: display.Write, Machine: machine, Ahead: ahead, Log: g.log,
+		Store: s.store, Progress: display.Write, Mask: w.mask, Machine: machine, Ahead: ahead, Log: g.log,
 	}
 	e.Prove = prover{signer: f.signer(g.keyring()), keys: g.keyring(), images: g.images, builder: s.builder, tree: tree}.prove
 	opt := engine.Options{

@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"slipway/internal/engine"
+	"slipway/internal/mask"
 	"slipway/internal/network"
 	"slipway/internal/volume"
 	"slipway/pipeline"
@@ -39,7 +40,7 @@ func (w wiring) services(ctx context.Context, r engine.TestRequest, m *mounts, l
 		for other, condition := range of.DependsOn {
 			s.Service.DependsOn[r.Services[other].Name] = condition
 		}
-		log, err := openServiceLog(r.Logs, of.Name)
+		log, err := openServiceLog(r.Logs, of.Name, w.mask)
 		if err != nil {
 			return nil, release, err
 		}
@@ -118,12 +119,18 @@ const maxServiceLog = 64 << 20
 // serviceLog keeps what a service says in a file. A service may go on talking
 // after its test has ended, until it is killed: nobody wants to hear that.
 type serviceLog struct {
-	mu   sync.Mutex
-	f    *os.File
+	mu     sync.Mutex
+	hidden *mask.Writer // to file; nil once it is closed
+	file   cutFile
+}
+
+// cutFile is a file that takes so many bytes more.
+type cutFile struct {
+	*os.File
 	left int64
 }
 
-func openServiceLog(dir, name string) (*serviceLog, error) {
+func openServiceLog(dir, name string, hide *mask.Mask) (*serviceLog, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("keep the log of service %s: %w", name, err)
 	}
@@ -131,7 +138,9 @@ func openServiceLog(dir, name string) (*serviceLog, error) {
 	if err != nil {
 		return nil, fmt.Errorf("keep the log of service %s: %w", name, err)
 	}
-	return &serviceLog{f: f, left: maxServiceLog}, nil
+	l := &serviceLog{file: cutFile{f, maxServiceLog}}
+	l.hidden = hide.Writer(&l.file)
+	return l, nil
 }
 
 const logSuffix = ".log"
@@ -139,16 +148,23 @@ const logSuffix = ".log"
 func (l *serviceLog) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.f == nil || l.left == 0 {
+	if l.hidden == nil {
 		return len(p), nil
 	}
-	keep := p[:min(int64(len(p)), l.left)]
-	l.left -= int64(len(keep))
-	if _, err := l.f.Write(keep); err != nil {
+	return l.hidden.Write(p)
+}
+
+func (f *cutFile) Write(p []byte) (int, error) {
+	if f.left == 0 {
+		return len(p), nil
+	}
+	keep := p[:min(int64(len(p)), f.left)]
+	f.left -= int64(len(keep))
+	if _, err := f.File.Write(keep); err != nil {
 		return 0, err
 	}
-	if l.left == 0 {
-		if _, err := fmt.Fprintf(l.f, "\n[slipway: log cut here, after %d bytes]\n", maxServiceLog); err != nil {
+	if f.left == 0 {
+		if _, err := fmt.Fprintf(f.File, "\n[slipway: log cut here, after %d bytes]\n", maxServiceLog); err != nil {
 			return 0, err
 		}
 	}
@@ -158,8 +174,9 @@ func (l *serviceLog) Write(p []byte) (int, error) {
 func (l *serviceLog) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	_ = l.f.Close() // what a write failed at has been told
-	l.f = nil
+	_ = l.hidden.Close() // what a write failed at has been told
+	_ = l.file.Close()
+	l.hidden = nil
 }
 
 // serviceLogs are the files of what the services of an attempt said, sorted by

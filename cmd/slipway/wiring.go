@@ -16,6 +16,7 @@ import (
 
 	"slipway/builder"
 	"slipway/internal/engine"
+	"slipway/internal/mask"
 	"slipway/internal/registry"
 	"slipway/internal/store"
 	"slipway/internal/volume"
@@ -32,6 +33,7 @@ type wiring struct {
 	registries *registry.Registries
 	mirrors    func(host string) []string
 	secrets    map[string][]byte
+	mask       *mask.Mask // hides them
 	sshAgent   string
 	keepFor    time.Duration // how long a failed test stays frozen
 	log        zerolog.Logger

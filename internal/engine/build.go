@@ -19,14 +19,14 @@ func (c *conductor) build(ctx context.Context, task pipeline.Task, out *outcome)
 		c.foresee(ctx, task, in)
 		before <- in
 	})
-	req := BuildRequest{Task: task, Bases: c.built(task), NoCache: c.opt.NoCache, Progress: c.Progress}
+	req := BuildRequest{Task: task, Bases: c.built(task), NoCache: c.opt.NoCache, Progress: c.hideProgress()}
 	var err error
 	for attempt := range own + 1 {
 		out.built, err = c.Build(ctx, req)
 		if err == nil || ctx.Err() != nil {
 			break
 		}
-		c.Log.Warn().Err(err).Str("task", task.ID).Int("attempt", attempt+1).Msg("build broke")
+		c.Log.Warn().Str("error", c.Mask.Text(err.Error())).Str("task", task.ID).Int("attempt", attempt+1).Msg("build broke")
 	}
 	out.took, out.ended = time.Since(started), time.Now()
 	switch {
@@ -101,13 +101,13 @@ func (c *conductor) recordBuild(ctx context.Context, task pipeline.Task, was Inp
 		err = c.Store.PutInput(c.opt.Dir, task.ID, store.Input{Steps: was.Raw, Run: c.opt.ID})
 	}
 	if err != nil { // only the next dry run is the poorer for it
-		c.Log.Warn().Err(err).Str("task", task.ID).Msg("build not recorded")
+		c.Log.Warn().Str("error", c.Mask.Text(err.Error())).Str("task", task.ID).Msg("build not recorded")
 	}
 }
 
 // forget drops the records of what is cached: what they say is not so.
 func (c *conductor) forget(task pipeline.Task) {
 	if err := c.Store.Pruned(); err != nil {
-		c.Log.Warn().Err(err).Str("task", task.ID).Msg("records of the build cache not dropped")
+		c.Log.Warn().Str("error", c.Mask.Text(err.Error())).Str("task", task.ID).Msg("records of the build cache not dropped")
 	}
 }

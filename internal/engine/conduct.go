@@ -134,6 +134,7 @@ func (c *conductor) task(ctx context.Context, i int, ticket *schedule.Ticket) {
 	} else {
 		c.test(ctx, i, out)
 	}
+	out.reason = c.Mask.Text(out.reason) // it may quote what a command said
 }
 
 func (o *outcome) end(s pipeline.State, reason string) { o.state, o.reason = s, reason }

@@ -13,12 +13,13 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/rs/zerolog"
 
+	"slipway/internal/mask"
 	"slipway/internal/schedule"
 	"slipway/internal/store"
 	"slipway/pipeline"
 )
 
-// Engine conducts runs. Every field but Prove, Ahead and Log must be set; a forecast
+// Engine conducts runs. Every field but Prove, Mask, Ahead and Log must be set; a forecast
 // needs Inputs, Fixtures, Known and Store alone.
 type Engine struct {
 	Build    func(context.Context, BuildRequest) (Built, error)
@@ -30,6 +31,7 @@ type Engine struct {
 	Prove    func(context.Context, Observed) Proof                                      // signs; nil: nothing is signed
 	Store    *store.Store
 	Progress func(pipeline.Progress)
+	Mask     *mask.Mask        // the run's secrets: they are hidden before anything is shown, logged or recorded
 	Machine  *schedule.Machine // what the tasks share, with those of other runs
 	Ahead    Ahead
 	Log      zerolog.Logger

@@ -92,7 +92,7 @@ func (c *conductor) recordTest(ctx context.Context, task pipeline.Task, found fi
 		}
 	}
 	if err := c.Store.PutTest(found.key, store.PassedTest{Run: c.opt.ID, Test: t, At: time.Now().UTC()}); err != nil {
-		c.Log.Warn().Err(err).Str("task", task.ID).Msg("result not recorded")
+		c.Log.Warn().Str("error", c.Mask.Text(err.Error())).Str("task", task.ID).Msg("result not recorded")
 	}
 }
 
@@ -107,7 +107,7 @@ func digests(images map[string]pipeline.Image) map[string]digest.Digest {
 // forgetTest drops the record of a pass that a failure has belied.
 func (c *conductor) forgetTest(task pipeline.Task, key digest.Digest) {
 	if err := c.Store.DropTest(key); err != nil {
-		c.Log.Warn().Err(err).Str("task", task.ID).Msg("an older result is not forgotten")
+		c.Log.Warn().Str("error", c.Mask.Text(err.Error())).Str("task", task.ID).Msg("an older result is not forgotten")
 	}
 }
 
@@ -178,7 +178,7 @@ func (c *conductor) attempts(ctx context.Context, i int, image pipeline.Image, s
 			out.end(pipeline.Canceled, cause(ctx, res.Reason))
 		case err != nil:
 			out.end(pipeline.Error, err.Error())
-			c.Log.Warn().Err(err).Str("task", task.ID).Int("attempt", attempt).Msg("sandbox broke")
+			c.Log.Warn().Str("error", c.Mask.Text(err.Error())).Str("task", task.ID).Int("attempt", attempt).Msg("sandbox broke")
 			if broken > 0 {
 				broken--
 				continue
@@ -193,7 +193,7 @@ func (c *conductor) attempts(ctx context.Context, i int, image pipeline.Image, s
 				continue
 			}
 		}
-		out.test.State, out.test.Reason = out.state, out.reason
+		out.test.State, out.test.Reason = out.state, c.Mask.Text(out.reason)
 		return
 	}
 }
@@ -236,17 +236,19 @@ func (c *conductor) attempt(ctx context.Context, i int, r TestRequest, last bool
 		step.ID, step.Name = fmt.Sprint(step.ID, " attempt ", r.Attempt), fmt.Sprint(step.Name, " (attempt ", r.Attempt, ")")
 	}
 	c.Progress(pipeline.Progress{Task: r.Task.ID, Steps: []pipeline.Step{step}})
-	res, kept, err := c.once(ctx, i, r, since, last, io.MultiWriter(log, &stepWriter{step: step.ID, task: r.Task.ID, to: c.Progress}))
+	out := c.Mask.Writer(io.MultiWriter(log, &stepWriter{step: step.ID, task: r.Task.ID, to: c.Progress}))
+	res, kept, err := c.once(ctx, i, r, since, last, out)
+	err = errors.Join(err, out.Close())
 	end := time.Now()
 	step.Completed = &end
 	switch {
 	case err != nil:
-		step.Error = err.Error()
+		step.Error = c.Mask.Text(err.Error())
 	case res.State != pipeline.Passed:
-		step.Error = res.Reason
+		step.Error = c.Mask.Text(res.Reason)
 	}
 	c.Progress(pipeline.Progress{Task: r.Task.ID, Steps: []pipeline.Step{step}})
-	return res, left{readReports(r.Out, r.Task.Test.JUnit), kept}, err
+	return res, left{c.hideReports(readReports(r.Out, r.Task.Test.JUnit)), kept}, err
 }
 
 // once runs a test in a sandbox that it shares with no other attempt. What
