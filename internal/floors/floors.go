@@ -35,6 +35,7 @@ var floor = map[string]int{
 	"internal/junit":        tools,
 	"internal/layers":       tools,
 	"internal/ledger":       tools,
+	"internal/logs":         tools,
 	"internal/mask":         tools,
 	"internal/need":         tools,
 	"internal/network/...":  tools,
