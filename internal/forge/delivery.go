@@ -6,14 +6,15 @@ import (
 
 // Delivery is one webhook whose signature holds.
 type Delivery struct {
-	// ID is the same when the forge sends the delivery again. Where a forge gives none it is
+	// ID is the same when the forge sends the delivery again, but not when somebody presses
+	// "Redeliver" in Gitea: then the Changes alone are the same. Where a forge gives none it is
 	// "sha256-" and the digest of event and body.
 	ID      string
 	Event   string   // as the forge calls it
 	Ping    bool     // the forge tries out whether somebody answers
 	Repo    Repo     // zero where the event is not about a repository
 	Changes []Change // what happened to refs; also deletions and closed pull requests
-	Ignored string   // why nothing is to be run; empty when a Change of Changes runs
+	Ignored string   // why nothing is to be run; empty for a ping, and when one of Changes runs
 }
 
 // Repo is what a payload says about its repository. It is for comparing with the registered

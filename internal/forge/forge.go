@@ -3,7 +3,8 @@
 // slipway's own.
 //
 // It refuses:
-//   - to look into a body before its signature holds (Read), or to accept a hook without a secret;
+//   - to look into a body before its signature holds (Read; a form is opened where Gitea signs
+//     what is in it), or to accept a hook without a secret;
 //   - to take a clone URL from a payload: Repo is for comparing with what is registered, and
 //     pipeline.Event.Repo stays empty for the caller to fill in from there;
 //   - to call a change trusted unless it was made in the repository itself: a pull request whose

@@ -48,8 +48,9 @@ func (d *Delivery) pull(p pull) error {
 			return malformed("the pull request has no head")
 		}
 	}
-	if p.action != Closed {
+	if p.fetching != "" {
 		d.Ignored = p.fetching
+		return nil
 	}
 	d.Changes = append(d.Changes, Change{
 		Event: pipeline.Event{

@@ -285,8 +285,8 @@ func TestBitbucket(t *testing.T) {
 		own   = `{"full_name":"example/shop","uuid":"{7}"}`
 		fork  = `{"full_name":"mallory/shop","uuid":"{8}"}`
 	)
-	merged := func(action string, trusted bool, source string) Change {
-		return with(pullOf("refs/heads/fruit", action, trusted, source), func(c *Change) {
+	merged := func(action string) Change {
+		return with(pullOf("refs/heads/fruit", action, true, "example/shop"), func(c *Change) {
 			c.After, c.CommitPrefix, c.Event.Commit = short, short, ""
 		})
 	}
@@ -307,18 +307,18 @@ func TestBitbucket(t *testing.T) {
 		{name: "of nothing", event: "repo:push", body: bitbucketBody(), ignored: "no branch or tag"},
 		{name: "neither old nor new", event: "repo:push", body: bitbucketBody(`{}`), err: ErrMalformed},
 		{name: "too many refs", event: "repo:push", body: bitbucketBody(slices.Repeat([]string{bitbucketChange("branch", "main", one, two)}, maxChanges+1)...), err: ErrMalformed},
-		{name: "opened", event: "pullrequest:created", body: bitbucketPullBody("OPEN", short, own), changes: []Change{merged(Opened, true, "example/shop")}},
-		{name: "updated", event: "pullrequest:updated", body: bitbucketPullBody("OPEN", short, own), changes: []Change{merged(Synchronize, true, "example/shop")}},
+		{name: "opened", event: "pullrequest:created", body: bitbucketPullBody("OPEN", short, own), changes: []Change{merged(Opened)}},
+		{name: "updated", event: "pullrequest:updated", body: bitbucketPullBody("OPEN", short, own), changes: []Change{merged(Synchronize)}},
 		{name: "updated when closed", event: "pullrequest:updated", body: bitbucketPullBody("MERGED", short, own), ignored: "updated"},
 		{
 			name: "a whole commit id", event: "pullrequest:created", body: bitbucketPullBody("OPEN", two, own),
 			changes: []Change{pullOf("refs/heads/fruit", Opened, true, "example/shop")},
 		},
 		{name: "too short a commit id", event: "pullrequest:created", body: bitbucketPullBody("OPEN", "2222222", own), err: ErrMalformed},
-		{name: "merged", event: "pullrequest:fulfilled", body: bitbucketPullBody("MERGED", short, own), changes: []Change{merged(Closed, true, "example/shop")}, ignored: "closed"},
-		{name: "declined", event: "pullrequest:rejected", body: bitbucketPullBody("DECLINED", short, own), changes: []Change{merged(Closed, true, "example/shop")}, ignored: "closed"},
-		{name: "from a fork", event: "pullrequest:created", body: bitbucketPullBody("OPEN", short, fork), changes: []Change{merged(Opened, false, "mallory/shop")}, ignored: "fork"},
-		{name: "from a fork that is gone", event: "pullrequest:created", body: bitbucketPullBody("OPEN", short, "null"), changes: []Change{merged(Opened, false, "")}, ignored: "fork"},
+		{name: "merged", event: "pullrequest:fulfilled", body: bitbucketPullBody("MERGED", short, own), changes: []Change{merged(Closed)}, ignored: "closed"},
+		{name: "declined", event: "pullrequest:rejected", body: bitbucketPullBody("DECLINED", short, own), changes: []Change{merged(Closed)}, ignored: "closed"},
+		{name: "from a fork", event: "pullrequest:created", body: bitbucketPullBody("OPEN", short, fork), ignored: "fork"},
+		{name: "from a fork that is gone", event: "pullrequest:created", body: bitbucketPullBody("OPEN", short, "null"), ignored: "fork"},
 		{name: "of no use", event: "repo:fork", body: `{"repository":{"full_name":"example/shop"}}`, ignored: "repo:fork"},
 	} {
 		c.kind = Bitbucket
