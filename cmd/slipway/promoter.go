@@ -26,12 +26,17 @@ type environmentFlags struct {
 }
 
 func (f *environmentFlags) register(fs *pflag.FlagSet) {
+	f.registerRepository(fs)
+	fs.StringVar(&f.actor, "actor", "", "who asks, as NAME <EMAIL> (default: git's user, else the system's)")
+	fs.BoolVar(&f.insecure, "insecure", false, "allow plain HTTP and unverified TLS to registries")
+}
+
+// registerRepository registers those alone that lead to the environments.
+func (f *environmentFlags) registerRepository(fs *pflag.FlagSet) {
 	fs.StringVar(&f.repository, "environments", "", "git repository of the environments: a directory, https:// or ssh (default: ROOT/environments.git)")
 	fs.StringVar(&f.branch, "environments-branch", "main", "its protected branch")
 	fs.StringVar(&f.token, "git-token", "", "file of a token for git repositories over https")
 	fs.StringVar(&f.key, "git-key", "", "file of a private key for git repositories over ssh (default: those of the agent)")
-	fs.StringVar(&f.actor, "actor", "", "who asks, as NAME <EMAIL> (default: git's user, else the system's)")
-	fs.BoolVar(&f.insecure, "insecure", false, "allow plain HTTP and unverified TLS to registries")
 }
 
 // home is the address of the environments' repository.
@@ -53,6 +58,9 @@ func (f environmentFlags) access(g *globals) (git.Access, error) {
 	}
 	return a, nil
 }
+
+// promotionsDir holds the journals of promotions and the audit log.
+func promotionsDir(root string) string { return filepath.Join(root, "promotions") }
 
 // person is who asks.
 func (f environmentFlags) person() git.Person {
@@ -84,7 +92,7 @@ func (g *globals) withPromoter(ctx context.Context, f environmentFlags, do func(
 	}
 	return g.withRepositories(f.insecure, func(all *registry.Registries) error {
 		p := &promote.Promoter{
-			Dir: filepath.Join(g.root, "promotions"), Environments: promote.Environments{Repository: repo, Branch: f.branch},
+			Dir: promotionsDir(g.root), Environments: promote.Environments{Repository: repo, Branch: f.branch},
 			Registries: all, Git: open, Now: time.Now, Sign: f.person(), Out: os.Stderr,
 			Deliverers: map[string]promote.Deliverer{
 				"local": localDelivery{g, all},
