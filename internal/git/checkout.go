@@ -1,6 +1,7 @@
 package git
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -17,7 +18,8 @@ import (
 
 // Checkout writes the files of a commit into dir, which it makes: the names, bytes
 // and modes that `git checkout` of a fresh clone gives with git's own settings and
-// a umask of 022. Symbolic links are written as the commit has them, wherever they
+// a umask of 022, but for what .gitattributes says of line ends and encodings: it
+// gives the bytes that the commit holds. Symbolic links are written as the commit has them, wherever they
 // lead; whoever reads dir takes care not to follow one out of it. Nothing is
 // written outside dir. The error is an *Unfit where the commit has what no build
 // should get; then, and after any other error, dir is gone.
@@ -138,6 +140,14 @@ func (c *checkout) blob(e object.TreeEntry, at string) (*object.Blob, error) {
 	return blob, nil
 }
 
+// lfsPointer is how the stand-in for a large file begins, which has fewer than
+// maxPointer bytes (the specification of Git LFS). A build would get it in the
+// file's place without a word.
+const (
+	lfsPointer = "version https://git-lfs.github.com/spec/v1\n"
+	maxPointer = 1024
+)
+
 func (c *checkout) file(e object.TreeEntry, at string, dir *os.Root, mode os.FileMode) (err error) {
 	blob, err := c.blob(e, at)
 	if err != nil {
@@ -148,11 +158,15 @@ func (c *checkout) file(e object.TreeEntry, at string, dir *os.Root, mode os.Fil
 		return fmt.Errorf("read %q of %.12s: %w", at, c.commit, err)
 	}
 	defer func() { err = errors.Join(err, in.Close()) }()
+	body := bufio.NewReaderSize(in, 1<<10)
+	if start, _ := body.Peek(len(lfsPointer)); blob.Size < maxPointer && string(start) == lfsPointer { // an error is met again below
+		return c.unfit(at, "it is a pointer of Git LFS, whose file is elsewhere; commit the file itself, or let the Dockerfile fetch it")
+	}
 	f, err := dir.OpenFile(e.Name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
 	if err != nil {
 		return err
 	}
-	n, err := io.CopyBuffer(struct{ io.Writer }{f}, in, c.buf)
+	n, err := io.CopyBuffer(struct{ io.Writer }{f}, struct{ io.Reader }{body}, c.buf)
 	if err == nil && n != blob.Size {
 		err = fmt.Errorf("read %q of %.12s: %w", at, c.commit, io.ErrUnexpectedEOF)
 	}

@@ -90,6 +90,20 @@ func TestCheckoutAsGitDoes(t *testing.T) {
 	}
 }
 
+// TestPointersOfLFS: a build would get them in the place of the files.
+func TestPointersOfLFS(t *testing.T) {
+	o := newOrigin(t)
+	head := o.commit("assets/logo.png", "version https://git-lfs.github.com/spec/v1\noid sha256:"+strings.Repeat("0", 64)+"\nsize 9\n")
+	m := newMirror(t)
+	if _, err := m.Fetch(t.Context(), o.file(), onMain, head); err != nil {
+		t.Fatal(err)
+	}
+	var unfit *git.Unfit
+	if err := m.Checkout(t.Context(), head, filepath.Join(t.TempDir(), "tree")); !errors.As(err, &unfit) || unfit.Path != "assets/logo.png" {
+		t.Error(err)
+	}
+}
+
 // hostile makes a commit of a tree whose entries git itself would not write.
 func (o *origin) hostile(entries string) string {
 	o.t.Helper()
