@@ -140,6 +140,7 @@ func root(g *globals) *cobra.Command {
 		shellCommand(g),
 		rerunCommand(g),
 		keysCommand(g),
+		secretsCommand(g),
 		verifyCommand(g),
 		promoteCommand(g),
 		rollbackCommand(g),

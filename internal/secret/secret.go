@@ -1,8 +1,9 @@
 // Package secret finds the values of an environment's secrets where its file says
 // they are: in a file, a variable, what a command prints, or an age-encrypted file
-// beside the environment file.
+// beside the environment file. A Vault keeps those that the server's runs read,
+// encrypted.
 //
-// It refuses to keep a value, to write one anywhere, and to name one in an error:
+// It refuses to write a value anywhere unencrypted, and to name one in an error:
 // whoever starts a process asks for it then, and hands it over in that process's
 // environment, never in its arguments.
 package secret
