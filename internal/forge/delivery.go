@@ -43,7 +43,7 @@ type Change struct {
 	Event pipeline.Event
 
 	// Before and After are what Ref pointed to, all zeros for nothing, as `git ls-remote` shows
-	// it. Before is empty for pull requests, so that a redelivery and a reconciler see one run;
+	// it. Before is empty where it is not told (Gitea's deleted branches), and for pull requests, so that a redelivery and a reconciler see one run;
 	// After is CommitPrefix where that is all there is. Two pull requests of Bitbucket Cloud can
 	// have one Ref: PullRequest tells them apart.
 	Before, After string

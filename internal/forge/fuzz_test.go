@@ -65,7 +65,7 @@ func check(t *testing.T, c Change) {
 	}
 	switch {
 	case c.Deleted:
-		if e.Commit != "" || !isZero(c.After) || isZero(c.Before) {
+		if e.Commit != "" || !isZero(c.After) || c.Before != "" && isZero(c.Before) {
 			t.Errorf("deleted: %+v", c)
 		}
 	case c.CommitPrefix != "":

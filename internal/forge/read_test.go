@@ -179,6 +179,10 @@ func TestGitea(t *testing.T) {
 	for _, c := range []asked{
 		{name: "create", event: "create", body: `{"sha":"` + two + `","ref":"v1","ref_type":"tag",` + shop + `}`, ignored: "a push says the same"},
 		{name: "delete", event: "delete", body: `{"ref":"v1","ref_type":"tag",` + shop + `}`, ignored: "a push says the same"},
+		{
+			name: "branch deleted alone", event: "delete", body: `{"ref":"old","ref_type":"branch","sender":{"login":"jane"},` + shop + `}`,
+			changes: []Change{with(gone("refs/heads/old", pipeline.Push), func(c *Change) { c.Before = "" })}, ignored: "deleted",
+		},
 		{name: "test delivery", event: "push", body: pushLikeGitHub("refs/heads/main", two, two, headCommit), ping: true},
 		{name: "a secret in the body", event: "push", body: strings.Replace(pushLikeGitHub("refs/heads/main", one, two, headCommit), "{", `{"secret":"x",`, 1), changes: []Change{branch(one, two)}},
 		{
