@@ -164,6 +164,10 @@ func (c *Container) Ended() <-chan struct{} { return c.ended }
 // Exit says how it ended, once Ended is closed.
 func (c *Container) Exit() Exit { return c.exit }
 
+// PID is its agent's on this machine, for whoever looks at it from outside:
+// /proc/PID/root is what it sees. Valid while the container lives.
+func (c *Container) PID() int { return c.s.made.PID }
+
 // NetNS is the path of its network namespace. It is valid while the container lives.
 func (c *Container) NetNS() string { return c.s.netns() }
 

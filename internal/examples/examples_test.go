@@ -174,10 +174,13 @@ func TestShopShips(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{`"name":"test apple"`, `"name":"tea"`, "rolled back: delivery failed", "== Done"} {
+	for _, want := range []string{`"name":"test apple"`, `"name":"tea"`, "both containers see the same", "rolled back: delivery failed", "== Done"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("it does not show %s", want)
 		}
+	}
+	if r.witness("test", "web") == r.witness("prod", "web") {
+		t.Error("test runs the new version and prod the one before, but slipway says that they are the same")
 	}
 }
 

@@ -372,6 +372,7 @@ type ContainerStatus struct {
 	Repository string    `json:"repository,omitempty"`
 	Digest     string    `json:"digest"` // of what runs, not of what should
 	State      State     `json:"state"`
+	PID        int       `json:"pid,omitempty"` // on this machine; /proc/PID/root is what it sees
 	Since      time.Time `json:"since,omitzero"`
 	Restarts   int       `json:"restarts,omitempty"`
 	Reason     string    `json:"reason,omitempty"` // of a container that is not well

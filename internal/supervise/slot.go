@@ -234,8 +234,12 @@ func (s *slot) halt() {
 func (s *slot) status() ContainerStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return ContainerStatus{
+	st := ContainerStatus{
 		Name: s.spec.Name, Repository: s.spec.Repository, Digest: string(s.spec.Digest), State: s.state, Since: s.since,
 		Restarts: s.restarts, Reason: s.reason, Ports: s.spec.Ports,
 	}
+	if s.running != nil {
+		st.PID = s.running.container.PID()
+	}
+	return st
 }
