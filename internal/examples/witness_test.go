@@ -58,7 +58,12 @@ func (r root) unpacked(image string) string {
 	if code, _, _ := r.slipway("images", "export", image, "--output", dir+"/layout", "--name", "example.com/witness:1"); code != 0 {
 		r.t.Fatalf("images export %s: exit code %d", image, code)
 	}
-	if out, err := exec.Command("umoci", "raw", "unpack", "--image", dir+"/layout:example.com/witness:1", dir+"/tree").CombinedOutput(); err != nil {
+	tag, err := exec.Command("umoci", "ls", "--layout", dir+"/layout").Output()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	unpack := exec.Command("umoci", "raw", "unpack", "--image", dir+"/layout:"+strings.TrimSpace(string(tag)), dir+"/tree")
+	if out, err := unpack.CombinedOutput(); err != nil {
 		r.t.Fatalf("umoci: %v\n%s", err, out)
 	}
 	return dir + "/tree"
