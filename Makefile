@@ -22,7 +22,7 @@ KNOWN := suppressions=$(CURDIR)/.ci/race.known
 
 # What depends on the kernel alone and may be lacking on a supported one, and what only
 # `make soak` builds, and insists on.
-MAYSKIP := btrfs-quota,cosign
+MAYSKIP := btrfs-quota,cosign,gitea
 
 TOOL := go tool -modfile=.ci/tools/go.mod
 
@@ -57,6 +57,10 @@ bin/cosign: .ci/cosign/go.mod
 bin/crane: .ci/crane/go.mod
 	CGO_ENABLED=0 go build -modfile=.ci/crane/go.mod -trimpath -buildvcs=false -ldflags "-s -w" -o $@ github.com/google/go-containerregistry/cmd/crane
 
+# A forge whose webhooks are real: Gitea, from its module (minutes). `.ci/gitea/serve` runs it.
+bin/gitea: .ci/gitea/go.mod
+	CGO_ENABLED=1 go build -modfile=.ci/gitea/go.mod -trimpath -buildvcs=false -tags "sqlite sqlite_unlock_notify" -ldflags "-s -w" -o $@ code.gitea.io/gitea
+
 # Webhooks that others recorded, for internal/forge to answer.
 bin/samples: .ci/samples/fetch .ci/samples/go.mod
 	.ci/samples/fetch $@
@@ -79,9 +83,9 @@ check: setup-check ## format, lint, vet, tidiness of go.mod, floors
 bench: setup-bench binaries bin/crane ## measure slipway against docker, podman and others on this machine (internal/bench)
 	internal/bench/run
 
-soak: setup-soak binaries bin/buildkitd bin/oci-conformance bin/samples bin/cosign ## the long trials, with full counts: kills, races, fuzzing (hours)
+soak: setup-soak binaries bin/buildkitd bin/oci-conformance bin/samples bin/cosign bin/gitea ## the long trials, with full counts: kills, races, fuzzing (hours)
 	examples/bases --fetch all
-	PATH="$(CURDIR)/bin:$$PATH" SLIPWAY_SOAK=1 GORACE=$(KNOWN) SLIPWAY_REQUIRE=$(REQUIRE),cosign go test -race -tags seccomp -timeout 6h -p 1 ./...
+	PATH="$(CURDIR)/bin:$$PATH" SLIPWAY_SOAK=1 GORACE=$(KNOWN) SLIPWAY_REQUIRE=$(REQUIRE),cosign,gitea go test -race -tags seccomp -timeout 6h -p 1 ./...
 	runner/testdata/vm/run
 	.ci/fuzz $(FUZZTIME)
 
