@@ -17,6 +17,7 @@ import (
 	"slipway/internal/volume"
 	"slipway/pipeline"
 	"slipway/promote"
+	"slipway/promote/docker"
 )
 
 // localDelivery is `deliver: {local: …}`: containers of this root's supervisor.
@@ -202,9 +203,12 @@ func wordFor(s supervise.State) string {
 
 // filesOfDelivery names what a delivery reads beside its environment file.
 func filesOfDelivery(d pipeline.Deliver) ([]string, error) {
-	if d.Kind != "local" {
-		return nil, nil
+	switch d.Kind {
+	case "local":
+		l, err := supervise.ParseLocal(d.Config)
+		return l.FileNames(), err
+	case "compose", "swarm":
+		return docker.FileNames(d)
 	}
-	l, err := supervise.ParseLocal(d.Config)
-	return l.FileNames(), err
+	return nil, nil
 }

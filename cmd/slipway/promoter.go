@@ -15,6 +15,7 @@ import (
 	"slipway/internal/git"
 	"slipway/internal/registry"
 	"slipway/promote"
+	"slipway/promote/docker"
 )
 
 // environmentFlags say where the environments are, how their repository is
@@ -90,13 +91,16 @@ func (g *globals) withPromoter(ctx context.Context, f environmentFlags, do func(
 	if err != nil {
 		return usageError{err}
 	}
+	engines := docker.Options{Dir: filepath.Join(g.root, "deliver"), Secrets: g.secrets()}
 	return g.withRepositories(f.insecure, func(all *registry.Registries) error {
 		p := &promote.Promoter{
 			Dir: promotionsDir(g.root), Environments: promote.Environments{Repository: repo, Branch: f.branch},
 			Registries: all, Git: open, Now: time.Now, Sign: f.person(), Out: os.Stderr,
 			Deliverers: map[string]promote.Deliverer{
-				"local": localDelivery{g, all},
-				"git":   &promote.GitDelivery{Home: f.home(g), Line: f.branch, Git: open, Now: time.Now, Sign: f.person()},
+				"local":   localDelivery{g, all},
+				"compose": docker.Compose{Options: engines},
+				"swarm":   docker.Swarm{Options: engines},
+				"git":     &promote.GitDelivery{Home: f.home(g), Line: f.branch, Git: open, Now: time.Now, Sign: f.person()},
 			},
 		}
 		ended, err := p.Recover(ctx)
