@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"strings"
 
 	"slipway/internal/attest"
+	"slipway/internal/engine"
 	"slipway/internal/git"
 	"slipway/pipeline"
 )
@@ -111,6 +113,11 @@ func (w *worktree) source(ctx context.Context, ev pipeline.Event) (s attest.Sour
 		s.Repository = "file://" + w.tree.Root
 	}
 	return s, file, err
+}
+
+// foreign finds the files that git ignores and that went into the run.
+func (w *worktree) foreign(ctx context.Context, s attest.Source, o engine.Observed) error {
+	return ignored{tree: w.tree, dir: path.Dir(s.Pipeline), seen: map[string][]string{}}.check(ctx, o)
 }
 
 // again counts the files that differ at the end, from the same commit.

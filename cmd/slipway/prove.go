@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -31,7 +30,15 @@ type prover struct {
 	keys    attest.Keyring // whose earlier attestations count
 	images  func() (*local.Store, error)
 	builder *builder.Builder
-	tree    *worktree
+	tree    committed
+}
+
+// committed is where the files of a run came from.
+type committed interface {
+	// source names the commit and gives its pipeline file, or says why it cannot be named.
+	source(ctx context.Context, ev pipeline.Event) (attest.Source, []byte, error)
+	// foreign says which files went into a run that are no part of the commit.
+	foreign(ctx context.Context, s attest.Source, o engine.Observed) error
 }
 
 // prove gives the attestations by task, or says in a line why there are none.
@@ -78,8 +85,7 @@ func (p prover) signing(ctx context.Context, o engine.Observed) (*signing, error
 	if err := s.sameAs(o); err != nil {
 		return nil, err
 	}
-	ignored := ignored{tree: p.tree.tree, dir: path.Dir(s.source.Pipeline), seen: map[string][]string{}}
-	if err := ignored.check(ctx, o); err != nil {
+	if err := p.tree.foreign(ctx, s.source, o); err != nil {
 		return nil, err
 	}
 	s.listed = []attest.Key{s.by.Key}

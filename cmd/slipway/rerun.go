@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -18,22 +19,34 @@ import (
 func rerunCommand(g *globals) *cobra.Command {
 	f := runFlags{rerunTests: true}
 	var frozen bool
+	var from serverFlags
 	cmd := &cobra.Command{
 		Use:   "rerun RUN[/TEST]",
 		Short: "Run a test of a past run again, or all that failed in it",
 		Long: "Runs TEST again, with the images it needs, on the directory of that run as it is now;\n" +
 			"without TEST all that failed. It is a run of its own. With --frozen the test's command\n" +
 			"runs once more in its kept sandbox, on what it left there: that is no run, and proves\n" +
-			"nothing; its exit code is slipway's.",
+			"nothing; its exit code is slipway's.\n\n" +
+			"A run of a server, the root's or that of --server, is tried again there, as a whole.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if frozen {
 				return g.rerunFrozen(cmd.Context(), args[0])
 			}
+			c, err := from.client(g)
+			if err != nil {
+				return err
+			}
+			if c != nil {
+				if err = g.actOn(cmd.Context(), c, "rerun", args[0], nil); !errors.Is(err, errUnknown) || from.server != "" {
+					return err
+				}
+			}
 			return g.rerun(cmd.Context(), args[0], f)
 		},
 	}
 	fs := cmd.Flags()
+	from.register(fs)
 	fs.BoolVar(&frozen, "frozen", false, "run the command again in the kept sandbox, as it is")
 	fs.BoolVar(&f.keepFailed, "keep-failed", false, "keep the sandboxes of failed tests, with their services, for `slipway shell`")
 	fs.DurationVar(&f.keepFor, "keep-for", time.Hour, "with --keep-failed: how long they stay, from their last use")

@@ -6,17 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"slipway/builder/progress"
 	"slipway/internal/engine"
-	"slipway/internal/mask"
 	"slipway/internal/store"
 	"slipway/pipeline"
 )
@@ -128,25 +125,14 @@ func (g *globals) conduct(ctx context.Context, s *stack, dir string, plan pipeli
 	if err != nil {
 		return store.Run{}, errors.Join(err, display.Close())
 	}
-	hidden, short := mask.New(slices.Collect(maps.Values(secrets))...)
-	if short > 0 {
-		g.log.Warn().Int("secrets", short).Msgf("some secrets are shorter than %d bytes and cannot be hidden in logs; use longer ones", mask.MinLength)
-	}
-	w := wiring{
-		mask: hidden, stack: s, dir: dir, seeds: plan.Volumes, registries: g.registriesWith(nil, false), mirrors: func(host string) []string { return slices.Clone(g.registries[host].Mirrors) },
-		secrets: secrets, sshAgent: os.Getenv("SSH_AUTH_SOCK"), keepFor: f.keepFor, log: g.log,
-	}
-	defer w.registries.Close()
-	e := &engine.Engine{
-		Build: w.build, Prepare: w.prepare, Inputs: inputs(dir, s.store), Fixtures: engine.Fixtures(dir), Fetch: w.fetch, Known: knownImages(s.store),
-		Store: s.store, Progress: display.Write, Mask: w.mask, Machine: machine, Ahead: ahead, Log: g.log,
-	}
-	e.Prove = prover{signer: f.signer(g.keyring()), keys: g.keyring(), images: g.images, builder: s.builder, tree: tree}.prove
-	opt := engine.Options{
-		ID: store.NewRunID(time.Now()), Dir: dir, RerunTests: f.rerunTests, NoCache: f.noCache, KeepFailed: f.keepFailed,
-		Event: func() (pipeline.Event, error) { return tree.event(ev) },
-	}
-	run, err := e.Run(ctx, plan, opt)
+	run, err := g.carry(ctx, s, job{
+		Options: engine.Options{
+			ID: store.NewRunID(time.Now()), Dir: dir, RerunTests: f.rerunTests, NoCache: f.noCache, KeepFailed: f.keepFailed,
+			Event: func() (pipeline.Event, error) { return tree.event(ev) },
+		},
+		dir: dir, plan: plan, origin: tree, signer: f.signer(g.keyring()), secrets: secrets, sshAgent: os.Getenv("SSH_AUTH_SOCK"), keepFor: f.keepFor,
+		machine: machine, ahead: ahead, progress: display.Write,
+	})
 	return run, errors.Join(err, display.Close())
 }
 

@@ -17,11 +17,15 @@ import (
 )
 
 func runsCommand(g *globals) *cobra.Command {
-	return &cobra.Command{
+	var f serverFlags
+	cmd := &cobra.Command{
 		Use:   "runs [RUN]",
-		Short: "List the runs on this root, or show one (`last` is the newest)",
+		Short: "List the runs on this root or of its server, or show one (`last` is the newest)",
 		Args:  cobra.MaximumNArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if done, err := g.remoteRuns(cmd.Context(), f, args); done || err != nil {
+				return err
+			}
 			s := store.ReadOnly(g.root)
 			if len(args) == 1 {
 				run, err := s.Run(args[0])
@@ -50,10 +54,13 @@ func runsCommand(g *globals) *cobra.Command {
 			return t.Flush()
 		},
 	}
+	f.register(cmd.Flags())
+	return cmd
 }
 
 func logsCommand(g *globals) *cobra.Command {
 	var f projectFlags
+	var from serverFlags
 	var follow bool
 	var tail int
 	cmd := &cobra.Command{
@@ -61,6 +68,11 @@ func logsCommand(g *globals) *cobra.Command {
 		Short: "Print the output of a run's tests (RUN may be `last`), or of the containers that run for DIR",
 		Long:  "Prints what the tests of a run on this root said (RUN may be `last`), or, for a\ndirectory (default .) or --env, what its running containers say.",
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if f.env == "" && len(args) == 1 && (from.server != "" || !isDirectory(args[0])) {
+				if done, err := g.remoteLogs(cmd.Context(), from, args[0], follow); done || err != nil {
+					return err
+				}
+			}
 			if f.env == "" && len(args) > 0 && !isDirectory(args[0]) {
 				if len(args) > 1 {
 					return usagef("%s is no directory; give one run, or RUN/TASK", args[0])
@@ -79,7 +91,8 @@ func logsCommand(g *globals) *cobra.Command {
 		},
 	}
 	f.register(cmd)
-	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "of containers: go on until interrupted")
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "of containers: go on until interrupted; of a run of the server: until its end")
+	from.register(cmd.Flags())
 	cmd.Flags().IntVar(&tail, "tail", -1, "of containers: so many lines of each (default: all that is kept)")
 	return cmd
 }

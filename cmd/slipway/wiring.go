@@ -36,12 +36,13 @@ type wiring struct {
 	mask       *mask.Mask // hides them
 	sshAgent   string
 	keepFor    time.Duration // how long a failed test stays frozen
+	caches     string        // whose `RUN --mount=type=cache` are used; empty: those of all trusted runs
 	log        zerolog.Logger
 }
 
 func (w wiring) build(ctx context.Context, r engine.BuildRequest) (engine.Built, error) {
 	out, err := w.builder.Build(ctx, builder.Request{
-		Name: r.Task.ID, Dir: w.dir, Build: *r.Task.Build, Bases: r.Bases, Secrets: w.only(r.Task.Build.Secrets),
+		Name: r.Task.ID, Dir: w.dir, Build: w.cachesApart(*r.Task.Build), Bases: r.Bases, Secrets: w.only(r.Task.Build.Secrets),
 		SSHAgent: w.sshAgent, NoCache: r.NoCache || r.Task.Build.NoCache, Task: r.Task.ID, Progress: r.Progress,
 	})
 	var failed *builder.BuildError
@@ -62,6 +63,19 @@ func (w wiring) build(ctx context.Context, r engine.BuildRequest) (engine.Built,
 		}
 	}
 	return built, nil
+}
+
+// cachesApart gives a build cache mounts that no trusted build looks into.
+func (w wiring) cachesApart(b pipeline.Build) pipeline.Build {
+	if w.caches == "" {
+		return b
+	}
+	b.Args = maps.Clone(b.Args)
+	if b.Args == nil {
+		b.Args = map[string]string{}
+	}
+	b.Args["BUILDKIT_CACHE_MOUNT_NS"] = w.caches // BuildKit's own name for that: docs of its Dockerfile frontend
+	return b
 }
 
 // testedPlatform is the machine's own, where the image has it, else its first.

@@ -81,7 +81,7 @@ func (c *conductor) inputs(ctx context.Context, task pipeline.Task) Inputs {
 // recordBuild records what an image was made from, unless it is on record or
 // the files changed while it was built: then nobody knows which of them it saw.
 func (c *conductor) recordBuild(ctx context.Context, task pipeline.Task, was Inputs, built Built) {
-	if was.Key == "" {
+	if was.Key == "" || c.opt.Forget {
 		return
 	}
 	if state, _ := was.Predict(c.Store.Built, nil); state == Cached && !built.Cached && !c.opt.NoCache {

@@ -116,6 +116,7 @@ type Options struct {
 	RerunTests bool
 	NoCache    bool // and RerunTests
 	KeepFailed bool // sandboxes of failed tests stay
+	Forget     bool // nothing is recorded for other runs to rely on
 	// Event is asked when all tasks have ended: whether a tree is clean may take
 	// longer to find out than the run.
 	Event func() (pipeline.Event, error)

@@ -45,6 +45,9 @@ func (c *conductor) test(ctx context.Context, i int, out *outcome) {
 	}
 	c.attempts(ctx, i, image, found.services, out)
 	out.ended = time.Now()
+	if c.opt.Forget {
+		return
+	}
 	if out.state == pipeline.Failed && found.key != "" { // an older pass says nothing any more
 		c.records.Go(func() { c.forgetTest(task, found.key) })
 	}

@@ -83,6 +83,7 @@ var rooms = []room{
 	{"gopkg.in/yaml.v3", []string{"pipeline", "promote", "cmd/slipway"}, "one strict reader of .ci.yml, the editor of environment files, and the config file that holds flags"},
 	{"go.etcd.io/bbolt", []string{"builder", "internal/store"}, "databases are opened by the rooms that own them"},
 	{"filippo.io/age", []string{"internal/secret"}, "whoever decrypts holds what nobody may keep"},
+	{"github.com/prometheus", []string{"internal/server"}, "what is measured is shown by the server"},
 	{"database/sql", []string{"internal/ledger"}, "one room speaks SQL"},
 	{"modernc.org/sqlite", []string{"internal/ledger"}, "one room speaks SQL"},
 	{"github.com/jackc/pgx", []string{"internal/ledger"}, "one room speaks SQL"},

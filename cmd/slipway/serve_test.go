@@ -1,0 +1,458 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"slipway/internal/forge"
+	"slipway/internal/ledger"
+	"slipway/internal/store"
+)
+
+// served is a place whose root is served by a real process, with one repository.
+type served struct {
+	place
+	address, hook string
+	origin        string // URL of the repository that it fetches from
+	secret        []byte
+	cmd           *exec.Cmd
+	log           string
+	n             int
+}
+
+const zeros = "0000000000000000000000000000000000000000"
+
+func newServed(t *testing.T) *served {
+	t.Helper()
+	v := &served{place: newPlace(t)}
+	v.log = filepath.Join(filepath.Dir(v.root), "server.log")
+	var err error
+	if v.address, err = freeAddress(); err != nil {
+		t.Fatal(err)
+	}
+	v.env = append(v.env, "SLIPWAY_ADDRESS="+v.address, "SLIPWAY_PUBLIC_URL=http://"+v.address, "SLIPWAY_GIT_LOCAL=true")
+	v.origin = "file://" + filepath.Join(filepath.Dir(v.root), "origin.git")
+	v.git(t, "init", "-q", "-b", "main")
+	v.git(t, "init", "-q", "-b", "main", "--bare", strings.TrimPrefix(v.origin, "file://"))
+	v.git(t, "remote", "add", "origin", v.origin)
+	v.write(t, ".ci.yml", "version: 1\nimages: {web: {build: ., tests: {unit: {command: \"cat /a.txt\"}}}}\nenvironments: [environments/test.yml]\n")
+	v.write(t, "Dockerfile", "FROM example.com/base:1\nCOPY a.txt /a.txt\n")
+	v.write(t, "environments/test.yml", "version: 1\nname: test\nimages: {web: {}}\ngates: {branch: main, signers: [slipway.pub], tests: [web/unit]}\nauto: {branch: main}\n")
+	v.must(t, "keys", "generate")
+	v.write(t, "environments/slipway.pub", string(v.must(t, "keys", "export")))
+	v.commit(t, "first")
+	v.must(t, "env", "init", v.dir)
+	var added struct{ Hook, Secret string }
+	if err := json.Unmarshal(v.must(t, "repos", "add", v.origin, "--forge", "generic", "--name", "example/web", "--json"), &added); err != nil {
+		t.Fatal(err)
+	}
+	v.hook, v.secret = added.Hook, []byte(added.Secret)
+	t.Cleanup(func() { v.stop(t, syscall.SIGTERM) }) // in order: what is killed leaves mounts to its next start
+	return v
+}
+
+func (v *served) git(t *testing.T, args ...string) string {
+	t.Helper()
+	cmd := exec.Command("git", append([]string{"-C", v.dir, "-c", "user.name=Ann", "-c", "user.email=ann@example.com"}, args...)...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("git %v: %v\n%s", args, err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// commit commits another text with a message, and gives the commit.
+func (v *served) commit(t *testing.T, message string) string {
+	t.Helper()
+	v.n++
+	v.write(t, "a.txt", fmt.Sprintf("text %d\n", v.n))
+	v.git(t, "add", "-A")
+	v.git(t, "commit", "-q", "-m", message)
+	v.git(t, "push", "-q", "origin", "HEAD")
+	return v.git(t, "rev-parse", "HEAD")
+}
+
+// start starts the server and waits until it is ready.
+func (v *served) start(t *testing.T) {
+	t.Helper()
+	log, err := os.OpenFile(v.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	v.cmd = v.slipway("serve")
+	v.cmd.Stderr = log
+	if err := v.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := answers("http://" + v.address + "/healthz"); err != nil {
+		t.Fatalf("%v\n%s", err, v.said())
+	}
+}
+
+func (v *served) said() string {
+	data, _ := os.ReadFile(v.log)
+	return string(data)
+}
+
+// stop ends the server by a signal and gives its exit code.
+func (v *served) stop(t *testing.T, by syscall.Signal) int {
+	t.Helper()
+	if v.cmd == nil {
+		return 0
+	}
+	_ = v.cmd.Process.Signal(by)
+	_ = v.cmd.Wait() // the code says how
+	code := v.cmd.ProcessState.ExitCode()
+	v.cmd = nil
+	return code
+}
+
+// deliver sends a webhook; 0 instead of a status: there was no answer.
+func (v *served) deliver(t *testing.T, id string, body map[string]any) (int, string) {
+	t.Helper()
+	data, err := json.Marshal(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := forge.Sign(v.secret, id, time.Now(), data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, err := http.NewRequest(http.MethodPost, v.hook, bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header = h
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer resp.Body.Close()
+	said, _ := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(said)
+}
+
+func pushOf(before, after string) map[string]any {
+	return map[string]any{"event": "push", "repository": "example/web", "ref": "refs/heads/main", "before": before, "after": after}
+}
+
+// push delivers a push until it is accepted.
+func (v *served) push(t *testing.T, id, before, after string) string {
+	t.Helper()
+	code, said := v.deliver(t, id, pushOf(before, after))
+	if code != http.StatusAccepted {
+		t.Fatalf("push: %d %s\n%s", code, said, v.said())
+	}
+	return said
+}
+
+func (v *served) client(t *testing.T) *client {
+	t.Helper()
+	c, err := serverFlags{}.need(&globals{root: v.root})
+	if err != nil {
+		t.Fatalf("%v\n%s", err, v.said())
+	}
+	return c
+}
+
+func (v *served) runs(t *testing.T) []ledger.Run {
+	t.Helper()
+	var all struct{ Runs []ledger.Run }
+	if err := v.client(t).ask(t.Context(), http.MethodGet, "/api/v1/runs?limit=1000", nil, &all); err != nil {
+		t.Fatal(err)
+	}
+	return all.Runs
+}
+
+// until waits until the run of a commit is as wanted.
+func (v *served) until(t *testing.T, commit, what string, wanted func(ledger.Run) bool) ledger.Run {
+	t.Helper()
+	var last ledger.Run
+	for deadline := time.Now().Add(3 * time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		for _, r := range v.runs(t) {
+			if r.Commit != commit {
+				continue
+			}
+			var err error
+			if last, err = v.client(t).run(t.Context(), r.ID); err != nil {
+				t.Fatal(err)
+			}
+			if wanted(last) {
+				return last
+			}
+		}
+	}
+	t.Fatalf("the run of %.12s never came to be %s: %+v\n%s", commit, what, last, v.said())
+	return last
+}
+
+func promoted(r ledger.Run) bool {
+	return r.Promotion != nil && r.Promotion.State == ledger.PromotionDone
+}
+
+func (v *served) runsInTest(t *testing.T) string {
+	t.Helper()
+	out := exec.Command("git", "-C", filepath.Join(v.root, "environments.git"), "show", "main:environments/test.yml")
+	data, err := out.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(data), "sha256:")
+	return "sha256:" + after[:min(64, len(after))]
+}
+
+func recordOf(t *testing.T, r ledger.Run) store.Run {
+	t.Helper()
+	var record store.Run
+	if err := json.Unmarshal(r.Result, &record); err != nil {
+		t.Fatalf("%v: %s", err, r.Result)
+	}
+	return record
+}
+
+// A push is built, tested, proved and promoted; it gives what the same commit
+// gives on a laptop.
+func TestServe(t *testing.T) {
+	v := newServed(t)
+	v.start(t)
+	first := v.git(t, "rev-parse", "HEAD")
+	v.push(t, "d1", zeros, first)
+	run := v.until(t, first, "promoted", promoted)
+	record := recordOf(t, run)
+	if run.State != ledger.Passed || record.Unsigned != "" || !strings.Contains(run.Promotion.Detail, "test: done") {
+		t.Fatalf("%s %s, unsigned %q, promotion %+v\n%s", run.State, run.Reason, record.Unsigned, run.Promotion, v.said())
+	}
+	if got, want := v.runsInTest(t), record.Images[0].Digest; got != want {
+		t.Errorf("test runs %s, the run built %s", got, want)
+	}
+	laptop := newPlace(t)
+	laptop.must(t, "images", "import", filepath.Join(filepath.Dir(v.root), "busybox.tar"), "--name", "example.com/base:1") // the same base
+	v.git(t, "clone", "-q", v.origin, filepath.Join(laptop.dir, "clone"))
+	laptop.dir = filepath.Join(laptop.dir, "clone")
+	if local := laptop.run(t, "--event", "push"); local.Images[0].Digest != record.Images[0].Digest || local.Plan != record.Plan {
+		t.Errorf("on a laptop %s of plan %s, on the server %s of plan %s", local.Images[0].Digest, local.Plan, record.Images[0].Digest, record.Plan)
+	}
+
+	t.Run("logs", func(t *testing.T) {
+		if out := string(v.must(t, "logs", "-f", run.ID)); !strings.Contains(out, "web/unit | text 1") {
+			t.Errorf("logs: %s", out)
+		}
+		if out := string(v.must(t, "runs")); !strings.Contains(out, run.ID) || !strings.Contains(out, "example/web") {
+			t.Errorf("runs: %s", out)
+		}
+	})
+	t.Run("again", func(t *testing.T) {
+		for _, id := range []string{"d1", "d2"} {
+			v.push(t, id, zeros, first)
+		}
+		if all := v.runs(t); len(all) != 1 || all[0].Attempts != 1 {
+			t.Errorf("after a redelivery: %+v", all)
+		}
+	})
+	t.Run("refused", func(t *testing.T) { v.refuses(t) })
+	t.Run("skip", func(t *testing.T) {
+		commit := v.commit(t, "no need [skip ci]")
+		v.push(t, "skip", first, commit)
+		if r := v.until(t, commit, "over", func(r ledger.Run) bool { return r.State.Over() }); r.State != ledger.Skipped {
+			t.Errorf("%s %s", r.State, r.Reason)
+		}
+	})
+	t.Run("fork", func(t *testing.T) { v.fork(t) })
+	t.Run("tokens", func(t *testing.T) { v.tokens(t, run.ID) })
+	if code := v.stop(t, syscall.SIGTERM); code != exitDone {
+		t.Errorf("stopped with %d\n%s", code, v.said())
+	}
+	v.nothingLeft(t, "after the server")
+}
+
+func (v *served) refuses(t *testing.T) {
+	right := v.secret
+	v.secret = []byte(forge.NewSecret())
+	code, _ := v.deliver(t, "x", pushOf(zeros, v.git(t, "rev-parse", "HEAD")))
+	v.secret = right
+	if code != http.StatusForbidden {
+		t.Errorf("another secret: %d", code)
+	}
+	body := pushOf(zeros, v.git(t, "rev-parse", "HEAD"))
+	body["repository"] = "example/other"
+	if code, said := v.deliver(t, "y", body); code != http.StatusUnprocessableEntity {
+		t.Errorf("another repository: %d %s", code, said)
+	}
+	hook := v.hook
+	v.hook += "0"
+	if code, _ := v.deliver(t, "z", body); code != http.StatusNotFound {
+		t.Errorf("another hook: %d", code)
+	}
+	v.hook = hook
+}
+
+// fork: held until its commit is allowed, then run unsigned and promoted nowhere.
+func (v *served) fork(t *testing.T) {
+	before := v.runsInTest(t)
+	v.git(t, "checkout", "-q", "-b", "theirs")
+	commit := v.commit(t, "from a fork")
+	v.git(t, "push", "-q", "origin", commit+":refs/pull/1/head", ":theirs")
+	v.git(t, "checkout", "-q", "main")
+	body := map[string]any{
+		"event": "pull_request", "repository": "example/web", "ref": "refs/pull/1/head", "after": commit,
+		"pull_request": map[string]any{"number": 1, "action": "opened", "base": "main", "source": "other/web"},
+	}
+	if code, said := v.deliver(t, "pr", body); code != http.StatusAccepted {
+		t.Fatalf("%d %s", code, said)
+	}
+	r := v.until(t, commit, "held", func(r ledger.Run) bool { return r.State == ledger.Held })
+	cmd := v.slipway("allow", r.ID, "--commit", strings.Repeat("1", 40))
+	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "look at it again") {
+		t.Errorf("another commit was allowed: %s", out)
+	}
+	v.must(t, "allow", r.ID, "--commit", commit)
+	r = v.until(t, commit, "over", func(r ledger.Run) bool { return r.State.Over() })
+	if record := recordOf(t, r); r.State != ledger.Passed || record.Images[0].Provenance != "" || record.Images[0].Tests[0].Attestation != "" || r.Promotion != nil {
+		t.Errorf("%s %s: %s", r.State, r.Reason, r.Result)
+	}
+	if got := v.runsInTest(t); got != before {
+		t.Errorf("test runs %s, was %s", got, before)
+	}
+}
+
+func (v *served) tokens(t *testing.T, id string) {
+	path := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(path, v.must(t, "tokens", "add", "looker"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := serverFlags{server: "http://" + v.address, token: path}.client(&globals{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := c.run(t.Context(), id); err != nil || r.ID != id {
+		t.Errorf("a viewer sees %v, %v", r.ID, err)
+	}
+	var r ledger.Run
+	if err := c.ask(t.Context(), http.MethodPost, "/api/v1/runs/"+id+"/rerun", struct{}{}, &r); err == nil || !strings.Contains(err.Error(), "takes a developer") {
+		t.Errorf("a viewer reruns: %v", err)
+	}
+	for _, path := range []string{"/", "/metrics", "/api/v1/runs", "/api/v1/runs/" + id, "/api/v1/runs/" + id + "/logs", "/api/v1/repos", "/api/v1/audit"} {
+		for _, auth := range []string{"", "Bearer slipway_0000"} {
+			req, err := http.NewRequest(http.MethodGet, "http://"+v.address+path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("Authorization", auth)
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if resp.StatusCode != http.StatusUnauthorized {
+				t.Errorf("%s to %q: %s", path, auth, resp.Status)
+			}
+		}
+	}
+	v.must(t, "tokens", "rm", "looker")
+	if _, err := c.run(t.Context(), id); err == nil {
+		t.Error("a removed token lets in")
+	}
+}
+
+// TestServeKilled kills the server -9 at random between a webhook and the end of
+// its promotion. Every accepted delivery is one run that passes and is promoted,
+// and the environment's file is always an old one or a new one.
+func TestServeKilled(t *testing.T) {
+	v := newServed(t)
+	v.start(t)
+	before := v.git(t, "rev-parse", "HEAD")
+	v.push(t, "warm", zeros, before) // the first fetches and builds everything
+	v.until(t, before, "promoted", promoted)
+	known := []string{v.runsInTest(t)}
+	kills, attempts := soak(4, 300), 0
+	for n := range kills {
+		commit := v.commit(t, fmt.Sprint("change ", n))
+		id := fmt.Sprint("kill-", n)
+		stopped := make(chan struct{})
+		go func() {
+			defer close(stopped)
+			time.Sleep(rand.N(2500 * time.Millisecond))
+			_ = v.cmd.Process.Kill()
+		}()
+		code, _ := v.deliver(t, id, pushOf(before, commit))
+		<-stopped
+		_ = v.cmd.Wait() // "signal: killed" is what is wanted
+		if got := v.runsInTest(t); !strings.HasPrefix(got, "sha256:") || len(got) != len(known[0]) {
+			t.Fatalf("test runs %q after a kill", got)
+		}
+		began := time.Now()
+		v.start(t)
+		if code != http.StatusAccepted { // a forge, or a person there, delivers it again
+			v.push(t, id, before, commit)
+		}
+		picked := v.until(t, commit, "taken up", func(r ledger.Run) bool { return r.State != ledger.Queued })
+		if took := time.Since(began); picked.Attempts > 1 {
+			t.Logf("kill %d: taken up %s after the start", n, took.Round(time.Millisecond))
+		}
+		r := v.until(t, commit, "promoted", promoted)
+		if r.State != ledger.Passed || !strings.Contains(r.Promotion.Detail, "done") && !strings.Contains(r.Promotion.Detail, "unchanged") {
+			t.Fatalf("%s %s, promotion %+v\n%s", r.State, r.Reason, r.Promotion, v.said())
+		}
+		if got, want := v.runsInTest(t), recordOf(t, r).Images[0].Digest; got != want || slices.Contains(known, got) {
+			t.Errorf("test runs %s, the run built %s", got, want)
+		}
+		known = append(known, v.runsInTest(t))
+		attempts += r.Attempts
+		before = commit
+	}
+	all := v.runs(t)
+	seen := map[string]int{}
+	for _, r := range all {
+		seen[r.Commit]++
+		if r.State != ledger.Passed {
+			t.Errorf("run %s is %s: %s", r.ID, r.State, r.Reason)
+		}
+	}
+	if len(seen) != kills+1 || len(all) != kills+1 {
+		t.Errorf("%d runs of %d commits, want %d", len(all), len(seen), kills+1)
+	}
+	t.Logf("%d kills, %d attempts", kills, attempts)
+	if attempts == kills {
+		t.Log("no kill met a run: the machine is too fast or too slow for these times")
+	}
+	if code := v.stop(t, syscall.SIGTERM); code != exitDone {
+		t.Errorf("stopped with %d\n%s", code, v.said())
+	}
+	v.nothingLeft(t, "after the kills")
+}
+
+// A server that is stopped lets what runs go on for a while, and gives back what
+// does not end; at its next start that goes on.
+func TestServeDrains(t *testing.T) {
+	v := newServed(t)
+	v.write(t, ".ci.yml", "version: 1\nimages: {web: {build: ., tests: {unit: {command: \"cat /a.txt; test -e /gone || sleep 600\", timeout: 20m}}}}\n")
+	commit := v.commit(t, "slow")
+	v.env = append(v.env, "SLIPWAY_DRAIN=1s")
+	v.start(t)
+	v.push(t, "d", zeros, commit)
+	v.until(t, commit, "running", func(r ledger.Run) bool { return r.State == ledger.Running })
+	if code := v.stop(t, syscall.SIGTERM); code != exitDone {
+		t.Errorf("stopped with %d\n%s", code, v.said())
+	}
+	v.nothingLeft(t, "after the drain")
+	v.start(t)
+	r := v.until(t, commit, "running again", func(r ledger.Run) bool { return r.State == ledger.Running && r.Attempts == 2 })
+	v.must(t, "cancel", r.ID)
+	r = v.until(t, commit, "over", func(r ledger.Run) bool { return r.State.Over() })
+	if r.State != ledger.Canceled || !strings.Contains(r.Reason, "canceled by user 0") {
+		t.Errorf("%s %s", r.State, r.Reason)
+	}
+}

@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"slipway/internal/engine"
+	"slipway/internal/git"
+	"slipway/internal/ledger"
+	"slipway/internal/schedule"
+	"slipway/internal/server"
+	"slipway/internal/store"
+	"slipway/pipeline"
+)
+
+// serving is an opened root that serves.
+type serving struct {
+	*globals
+	flags   serveFlags
+	stack   *stack
+	ledger  *ledger.Ledger
+	machine *schedule.Machine
+	ahead   engine.Ahead
+}
+
+// workDir is where commits are written out for their runs. What is in it when a
+// server starts is of runs that were cut off.
+func (v *serving) workDir() string { return filepath.Join(v.root, "work") }
+
+func (v *serving) mirror(repo ledger.Repo) *git.Mirror {
+	return git.NewMirror(filepath.Join(v.root, "mirrors", repo.ID), git.Limits{})
+}
+
+// run carries out one attempt as `slipway run pipeline` would in a fresh clone.
+func (v *serving) run(ctx context.Context, repo ledger.Repo, run ledger.Run, log *server.Log) (end ledger.End, err error) {
+	dir := filepath.Join(v.workDir(), run.Record)
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	log.Say("", fmt.Sprintf("fetching %s of %s", run.Commit, repo.URL))
+	c, err := fetchCommit(ctx, v.mirror(repo), v.remoteOf(repo, v.flags.policy(), v.flags.knownHosts), run, dir)
+	var unfit *git.Unfit
+	if errors.As(err, &unfit) {
+		return ledger.End{State: ledger.Failed, Reason: unfit.Error()}, nil
+	}
+	var gone *git.NotThere
+	if errors.As(err, &gone) {
+		return ledger.End{State: ledger.Canceled, Reason: gone.Error()}, nil
+	}
+	if err != nil {
+		return end, err
+	}
+	if c.skip != "" {
+		return ledger.End{State: ledger.Skipped, Reason: c.skip}, nil
+	}
+	secrets, err := v.vault().For(repo.Name, string(run.Kind), !run.Trusted)
+	if err != nil {
+		return end, err
+	}
+	plan, err := planOf(c, secrets)
+	if err != nil { // the user's: nothing was run
+		return ledger.End{State: ledger.Failed, Reason: err.Error()}, nil
+	}
+	if why := skipsAll(plan); why != "" {
+		return ledger.End{State: ledger.Skipped, Reason: why, Plan: plan.Digest.String()}, nil
+	}
+	record, err := v.carry(ctx, v.stack, v.jobOf(repo, run, c, plan, secrets, log))
+	if err != nil {
+		return end, err
+	}
+	return v.endOf(run, c, record)
+}
+
+// planOf reads and checks the pipeline of a commit. The secrets are those that
+// this run may have.
+func planOf(c checkout, secrets map[string][]byte) (plan pipeline.Plan, err error) {
+	data, err := readWithin(c.dir, pipelineFile)
+	if err != nil {
+		return plan, fmt.Errorf("commit %.12s has no %s that can be read: %w; `slipway init` writes a first one", c.commit.ID, pipelineFile, err)
+	}
+	p, err := pipeline.Parse(pipelineFile, data)
+	if err != nil {
+		return plan, err
+	}
+	if plan, err = p.Expand(c.event); err != nil {
+		return plan, err
+	}
+	if err := errors.Join(checkMounts(c.dir, plan), checkEnvFiles(c.dir, plan)); err != nil {
+		return plan, err
+	}
+	for _, task := range plan.Tasks {
+		for _, name := range secretsOf(task) {
+			if _, ok := secrets[name]; !ok && task.Skip == "" {
+				return plan, fmt.Errorf("%s names the secret %s, which this run may not have; `slipway secrets set %s` says for which events it is (a fork gets none)", task.ID, name, name)
+			}
+		}
+	}
+	return plan, nil
+}
+
+// readWithin reads a file below a directory; no link leads it out.
+func readWithin(dir, name string) ([]byte, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	data, err := root.ReadFile(name)
+	return data, errors.Join(err, root.Close())
+}
+
+// skipsAll says why nothing of a plan is to be run; empty: something is.
+func skipsAll(plan pipeline.Plan) (why string) {
+	for _, task := range plan.Tasks {
+		if task.Skip == "" {
+			return ""
+		}
+		why = task.Skip
+	}
+	return why
+}
+
+func (v *serving) jobOf(repo ledger.Repo, run ledger.Run, c checkout, plan pipeline.Plan, secrets map[string][]byte, log *server.Log) job {
+	j := job{
+		Options: engine.Options{ID: run.Record, Dir: repo.URL, Event: func() (pipeline.Event, error) { return c.event, nil }},
+		dir:     c.dir, plan: plan, origin: c, secrets: secrets, machine: v.machine, ahead: v.ahead, progress: log.Progress,
+	}
+	if run.Trusted {
+		j.signer = v.flags.signer(v.keyring())
+	} else {
+		j.Forget, j.caches = true, "fork-"+run.ID
+	}
+	return j
+}
+
+// endOf is what the ledger keeps of a record.
+func (v *serving) endOf(run ledger.Run, c checkout, record store.Run) (ledger.End, error) {
+	data, err := json.Marshal(record)
+	if err != nil {
+		return ledger.End{}, err
+	}
+	end := ledger.End{State: ledger.State(record.State), Reason: record.Reason, Plan: record.Plan, Result: data}
+	end.Promote = record.State == pipeline.Passed && run.Trusted && run.Kind == pipeline.Push
+	if record.State == pipeline.Passed {
+		end.Says = summaryOf(record)
+	}
+	return end, nil
+}
+
+// summaryOf is one line for a forge: "2 images, 5 tests (3 reused)".
+func summaryOf(r store.Run) string {
+	images, skipped, tests, reused := 0, 0, 0, 0
+	for _, im := range r.Images {
+		if pipeline.State(im.State) == pipeline.Skipped {
+			skipped++
+			continue
+		}
+		images++
+		for _, t := range im.Tests {
+			if t.State == pipeline.Skipped {
+				continue
+			}
+			tests++
+			if t.ReusedFrom != "" {
+				reused++
+			}
+		}
+	}
+	parts := []string{plural(images, "image", "images"), plural(tests, "test", "tests")}
+	if reused > 0 {
+		parts[1] += fmt.Sprintf(" (%d reused)", reused)
+	}
+	if skipped > 0 {
+		parts = append(parts, fmt.Sprintf("%d skipped", skipped))
+	}
+	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), ", ")
+}

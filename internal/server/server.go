@@ -1,0 +1,151 @@
+// Package server takes webhooks and API requests in, has the runs that come of
+// them carried out, and says what became of them. How a pipeline is run and an
+// image promoted are funcs that cmd fills in; what must survive is in the ledger.
+//
+// It refuses to answer a delivery before it is on the disk, to show anything but
+// its health to who has no token, and to hold a truth of its own: killed at any
+// moment, the next start finds in the ledger what was promised.
+package server
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/semaphore"
+
+	"slipway/internal/forge"
+	"slipway/internal/ledger"
+)
+
+// Options are what a server is made of. Every field but Client, Drain and Log must be set.
+type Options struct {
+	Ledger *ledger.Ledger
+	// Run carries out one attempt at a run. ctx ends when it is to stop, with the
+	// reason as its cause. An error is slipway's own failure.
+	Run func(ctx context.Context, repo ledger.Repo, run ledger.Run, log *Log) (ledger.End, error)
+	// Promote brings what a run has built to where it goes by itself, and says what
+	// it did. An error is tried again.
+	Promote func(ctx context.Context, repo ledger.Repo, run ledger.Run) (detail string, err error)
+	NewID   func() string                // of runs and records; grows with time
+	LogFile func(record string) string   // where the log of an attempt is kept
+	Public  string                       // the address that people and forges reach it by, without a slash at the end
+	Runs    int                          // at once
+	Drain   time.Duration                // what runs may go on that long when the server is to end
+	Client  *http.Client                 // for statuses; nil: forge's own
+	Reach   func(repo ledger.Repo) Reach // how the forge's API is reached
+	Log     zerolog.Logger
+}
+
+// Reach says where a forge takes statuses, and by which token; without one none are sent.
+type Reach struct {
+	API, Token string
+}
+
+// Server serves one root.
+type Server struct {
+	Options
+	poke       chan struct{} // there may be a run to take
+	sayable    chan struct{} // there may be a status to send
+	promotable chan struct{} // there may be something to promote
+	room       *semaphore.Weighted
+	metrics    *metrics
+
+	mu    sync.Mutex
+	going map[string]context.CancelCauseFunc // by run
+}
+
+// inMemory bounds the bytes of webhooks that are being read.
+const inMemory = 8 * forge.MaxBody
+
+// New makes a server that does nothing yet.
+func New(o Options) *Server {
+	s := &Server{
+		Options: o, poke: make(chan struct{}, 1), sayable: make(chan struct{}, 1), promotable: make(chan struct{}, 1),
+		room: semaphore.NewWeighted(inMemory), going: map[string]context.CancelCauseFunc{},
+	}
+	s.metrics = newMetrics(s)
+	return s
+}
+
+// errStopping is the cause of a run that gives way to the end of the server.
+var errStopping = errors.New("the server stops; the run goes on at its next start")
+
+// Work takes up what an earlier process left, then carries out runs, promotions
+// and statuses until ctx ends, and lets what runs finish for a while. It is
+// called once, by the process that holds the root.
+func (s *Server) Work(ctx context.Context) error {
+	n, err := s.Ledger.Recover(ctx, true)
+	if err != nil {
+		return err
+	}
+	if n > 0 {
+		s.Log.Info().Int("runs", n).Msg("taken up again: the server ended while they ran")
+	}
+	running, stop := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer stop(nil)
+	var all sync.WaitGroup
+	all.Go(func() { s.takeRuns(ctx, running) })
+	all.Go(func() { s.every(ctx, time.Second, s.sayable, s.sendStatuses) })
+	all.Go(func() {
+		s.every(ctx, time.Second, s.promotable, func(ctx context.Context) error { return s.promote(ctx, running) })
+	})
+	all.Go(func() { s.every(ctx, 300*time.Millisecond, nil, s.cancelRuns) })
+	all.Go(func() { s.every(ctx, ledger.Lease/4, nil, s.beat) })
+	all.Go(func() { s.every(ctx, time.Hour, nil, s.forget) })
+	ended := make(chan struct{})
+	go func() { all.Wait(); close(ended) }()
+	<-ctx.Done()
+	s.Log.Info().Dur("drain_ms", s.Drain).Msg("no more runs are taken")
+	select {
+	case <-ended:
+	case <-time.After(s.Drain):
+		stop(errStopping)
+		<-ended
+	}
+	return nil
+}
+
+// every does something at intervals, and when it is woken, until ctx ends.
+func (s *Server) every(ctx context.Context, interval time.Duration, wake <-chan struct{}, do func(context.Context) error) {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		if err := do(ctx); err != nil && ctx.Err() == nil {
+			s.Log.Error().Err(err).Msg("the server goes on, and tries again")
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-wake:
+		}
+	}
+}
+
+// nudge wakes whoever waits on c, or finds him awake.
+func nudge(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// kept is how long the IDs of deliveries are known.
+const kept = 90 * 24 * time.Hour
+
+func (s *Server) forget(ctx context.Context) error {
+	return s.Ledger.ForgetDeliveries(ctx, time.Now().Add(-kept))
+}
+
+// beat says that this server lives, and looks for others that do not.
+func (s *Server) beat(ctx context.Context) error {
+	n, err := s.Ledger.Recover(ctx, false)
+	if n > 0 {
+		nudge(s.poke)
+	}
+	return errors.Join(err, s.Ledger.Beat(ctx))
+}

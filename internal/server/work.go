@@ -1,0 +1,279 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"slipway/internal/forge"
+	"slipway/internal/ledger"
+)
+
+// takeRuns takes runs, as many at a time as there may be, until ctx ends, and
+// waits for them. running is what they run under: it lasts longer.
+func (s *Server) takeRuns(ctx, running context.Context) {
+	var all sync.WaitGroup
+	defer all.Wait()
+	slots := make(chan struct{}, s.Runs)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case slots <- struct{}{}:
+		}
+		run, err := s.next(ctx)
+		if err != nil {
+			return // ctx ended
+		}
+		all.Go(func() {
+			defer func() { <-slots }()
+			s.carry(running, run)
+		})
+	}
+}
+
+// next waits for a run. It looks every second, too: another process may have put one there.
+func (s *Server) next(ctx context.Context) (ledger.Run, error) {
+	for {
+		run, err := s.Ledger.Take(ctx, s.NewID())
+		switch {
+		case err == nil:
+			return run, nil
+		case ctx.Err() != nil:
+			return run, ctx.Err()
+		case !errors.Is(err, ledger.ErrNone):
+			s.Log.Error().Err(err).Msg("no run can be taken; slipway tries again")
+		}
+		select {
+		case <-ctx.Done():
+			return run, ctx.Err()
+		case <-s.poke:
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// carry carries one run out and writes down what came of it.
+func (s *Server) carry(running context.Context, run ledger.Run) {
+	ctx, cancel := context.WithCancelCause(running)
+	defer cancel(nil)
+	s.mu.Lock()
+	s.going[run.ID] = cancel
+	s.mu.Unlock()
+	log := s.Log.With().Str("run", run.ID).Str("repo", run.Name).Int("attempt", run.Attempts).Logger()
+	log.Info().Str("commit", run.Commit).Str("ref", run.Ref).Dur("waited_ms", time.Since(run.Created)).Msg("run begins")
+	began := time.Now()
+	end := s.attempt(ctx, run)
+	s.mu.Lock()
+	delete(s.going, run.ID)
+	s.mu.Unlock()
+	err := s.insist(func(ctx context.Context) error {
+		if errors.Is(context.Cause(running), errStopping) && end.State == ledger.Canceled {
+			return s.Ledger.GiveBack(ctx, run, errStopping.Error())
+		}
+		return s.Ledger.Finish(ctx, run, end)
+	})
+	s.metrics.runs.WithLabelValues(string(end.State)).Inc()
+	s.metrics.runTime.Observe(time.Since(began).Seconds())
+	log.Info().Str("state", string(end.State)).Str("reason", end.Reason).Dur("took_ms", time.Since(began)).AnErr("error", err).Msg("run ended")
+	nudge(s.sayable)
+	nudge(s.promotable)
+}
+
+// insist writes down what must be: it tries for some minutes, whatever else ends.
+// What could not be written is found at the next start.
+func (s *Server) insist(do func(context.Context) error) (err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 10*time.Second) {
+		err = do(ctx)
+		if err == nil || errors.Is(err, ledger.ErrTaken) {
+			return err
+		}
+		s.Log.Error().Err(err).Msg("the end of a run cannot be written; slipway tries again")
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(wait):
+		}
+	}
+}
+
+func (s *Server) attempt(ctx context.Context, run ledger.Run) ledger.End {
+	broken := func(err error) ledger.End {
+		if ctx.Err() != nil {
+			return ledger.End{State: ledger.Canceled, Reason: context.Cause(ctx).Error()}
+		}
+		return ledger.End{State: ledger.Broken, Reason: err.Error()}
+	}
+	repo, err := s.Ledger.Repo(ctx, run.Repo)
+	if err != nil {
+		return broken(err)
+	}
+	log, err := NewLog(s.LogFile(run.Record))
+	if err != nil {
+		return broken(err)
+	}
+	end, err := s.guarded(ctx, repo, run, log)
+	if err != nil {
+		end = broken(err)
+	}
+	if end.Reason != "" {
+		log.Say("", string(end.State)+": "+end.Reason)
+	}
+	if err := log.Close(); err != nil && end.State == ledger.Passed {
+		return broken(fmt.Errorf("keep the log: %w", err))
+	}
+	return end
+}
+
+// guarded makes an error of a panic: one run must not take others with it.
+func (s *Server) guarded(ctx context.Context, repo ledger.Repo, run ledger.Run, log *Log) (end ledger.End, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("slipway panicked: %v; please report it", p)
+			s.Log.Error().Stack().Interface("panic", p).Str("run", run.ID).Msg("a run panicked")
+		}
+	}()
+	return s.Run(ctx, repo, run, log)
+}
+
+// cancelRuns ends the runs that are to end.
+func (s *Server) cancelRuns(ctx context.Context) error {
+	s.mu.Lock()
+	n := len(s.going)
+	s.mu.Unlock()
+	if n == 0 {
+		return nil
+	}
+	all, err := s.Ledger.Cancels(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, why := range all {
+		if cancel := s.going[id]; cancel != nil {
+			cancel(errors.New(why))
+		}
+	}
+	return err
+}
+
+// backoff is how long to wait after so many tries: 2 s, 4 s, … 10 min, give or take a quarter.
+func backoff(tries int) time.Duration {
+	d := min(10*time.Minute, time.Second<<min(tries+1, 20))
+	return d*3/4 + rand.N(d/2)
+}
+
+// maxTries is how often a promotion or a status is tried: for about three hours.
+const maxTries = 25
+
+// promote does the promotions that are due. One that is on when ctx ends goes on
+// until running does.
+func (s *Server) promote(ctx, running context.Context) error {
+	for ctx.Err() == nil {
+		run, p, err := s.Ledger.TakePromotion(ctx, time.Now())
+		if errors.Is(err, ledger.ErrNone) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		repo, err := s.Ledger.Repo(ctx, run.Repo)
+		detail := ""
+		if err == nil {
+			detail, err = s.Promote(running, repo, run)
+		}
+		again := time.Time{}
+		if err != nil {
+			detail = err.Error()
+			if p.Tries < maxTries {
+				again = time.Now().Add(backoff(p.Tries))
+			}
+		}
+		s.Log.Info().Str("run", run.ID).Str("repo", run.Name).Str("detail", detail).AnErr("error", err).Msg("promotion tried")
+		if err := s.insist(func(ctx context.Context) error { return s.Ledger.EndPromotion(ctx, p, detail, again) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sendStatuses tells forges what is due. One that does not answer holds up no run.
+func (s *Server) sendStatuses(ctx context.Context) error {
+	due, err := s.Ledger.DueStatuses(ctx, time.Now(), 32)
+	if err != nil {
+		return err
+	}
+	var all sync.WaitGroup
+	slots := make(chan struct{}, 8)
+	var mu sync.Mutex
+	var errs []error
+	for _, status := range due {
+		slots <- struct{}{}
+		all.Go(func() {
+			defer func() { <-slots }()
+			if err := s.send(ctx, status); err != nil {
+				mu.Lock()
+				errs = append(errs, err)
+				mu.Unlock()
+			}
+		})
+	}
+	all.Wait()
+	if len(due) == 32 {
+		nudge(s.sayable)
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Server) send(ctx context.Context, status ledger.Status) error {
+	repo, err := s.Ledger.Repo(ctx, status.Repo)
+	if err != nil {
+		return err
+	}
+	reach := s.Reach(repo)
+	if reach.Token == "" || len(status.SHA) < 40 {
+		return s.Ledger.Sent(ctx, status, "nobody to tell: no token, or no whole commit")
+	}
+	reporter, err := forge.NewReporter(forge.Kind(repo.Forge), reach.API, reach.Token, s.Client)
+	if err == nil {
+		err = reporter.Post(ctx, repo.Name, statusOf(status, s.Public))
+	}
+	var failed *forge.PostError
+	switch {
+	case err == nil:
+		s.metrics.statuses.WithLabelValues("sent").Inc()
+		return s.Ledger.Sent(ctx, status, "")
+	case ctx.Err() != nil:
+		return nil
+	case errors.As(err, &failed) && failed.Again && status.Tries < maxTries:
+		s.metrics.statuses.WithLabelValues("put off").Inc()
+		return s.Ledger.SendLater(ctx, status, time.Now().Add(max(failed.After, backoff(status.Tries))), err.Error())
+	}
+	s.metrics.statuses.WithLabelValues("given up").Inc()
+	s.Log.Warn().Err(err).Str("repo", repo.Name).Str("run", status.Run).Msg("the forge does not take a status")
+	return s.Ledger.Sent(ctx, status, err.Error())
+}
+
+// statusOf is what a forge shows.
+func statusOf(s ledger.Status, public string) forge.Status {
+	out := forge.Status{Commit: s.SHA, Context: "slipway", Description: s.Says, URL: public + "/runs/" + s.Run}
+	switch s.State {
+	case ledger.Held, ledger.Queued, ledger.Running:
+		out.State = forge.Pending
+		if s.Says == "" {
+			out.Description = "waits for its turn"
+		}
+	case ledger.Passed:
+		out.State = forge.Success
+	case ledger.Skipped:
+		out.State, out.Description = forge.Success, "skipped: "+s.Says
+	case ledger.Failed:
+		out.State = forge.Failure
+	default:
+		out.State = forge.Error
+	}
+	return out
+}
