@@ -190,7 +190,7 @@ func (a *arrival) run(ctx context.Context, tx *sql.Tx, c Change) error {
 			return err
 		}
 	}
-	return say(ctx, tx, d.Repo, c.Run, c.After, c.State, c.Reason, d.At)
+	return sayFirst(ctx, tx, d.Repo, c.Run, c.After, c.State, c.Reason, d.At)
 }
 
 // again queues a run once more that this very delivery made and that did not pass.

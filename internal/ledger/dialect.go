@@ -41,6 +41,7 @@ func connect(database string) (write, read *sql.DB, d dialect, err error) {
 			return nil, nil, d, fmt.Errorf("open the ledger: %w; write postgres://USER@HOST/DATABASE", withoutPassword(database, err))
 		}
 		write.SetMaxOpenConns(pooled)
+		write.SetMaxIdleConns(pooled)
 		return write, write, postgres, nil
 	}
 	if strings.Contains(database, "://") {
@@ -60,6 +61,7 @@ func connect(database string) (write, read *sql.DB, d dialect, err error) {
 	}
 	write.SetMaxOpenConns(1)
 	read.SetMaxOpenConns(pooled)
+	read.SetMaxIdleConns(pooled)
 	return write, read, sqlite, nil
 }
 

@@ -18,4 +18,3 @@ func (l *Ledger) Limit(ctx context.Context, on bool) error {
 	_, err := rows(ctx, l.write, scanOne[int], `PRAGMA max_page_count = `+strconv.Itoa(pages))
 	return err
 }
-

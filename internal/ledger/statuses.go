@@ -24,7 +24,12 @@ func say(ctx context.Context, tx *sql.Tx, repo, run, sha string, s State, says s
 	if err != nil {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO statuses (repo, run, sha, state, says, created, due) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+	return sayFirst(ctx, tx, repo, run, sha, s, says, now)
+}
+
+// sayFirst is say for a run of which nothing was said yet.
+func sayFirst(ctx context.Context, tx *sql.Tx, repo, run, sha string, s State, says string, now time.Time) error {
+	_, err := tx.ExecContext(ctx, `INSERT INTO statuses (repo, run, sha, state, says, created, due) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
 		repo, run, sha, string(s), says, ms(now), ms(now))
 	return err
 }
@@ -42,6 +47,21 @@ func (l *Ledger) Sent(ctx context.Context, s Status, problem string) error {
 	return l.change(ctx, "note a status", func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, `UPDATE statuses SET done = $1, problem = $2, tries = tries + 1 WHERE seq = $3`, ms(time.Now()), problem, s.Seq)
 		return err
+	})
+}
+
+// Unsaid takes statuses from the list that nobody is to be told.
+func (l *Ledger) Unsaid(ctx context.Context, all []Status, why string) error {
+	if len(all) == 0 {
+		return nil
+	}
+	return l.change(ctx, "note statuses", func(tx *sql.Tx) error {
+		for _, s := range all {
+			if _, err := tx.ExecContext(ctx, `UPDATE statuses SET done = $1, problem = $2 WHERE seq = $3`, ms(time.Now()), why, s.Seq); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 

@@ -24,7 +24,9 @@ const (
 var ranks = map[Role]int{Viewer: 1, Developer: 2, Sysadmin: 3, Admin: 4}
 
 // May says whether a role has what needs another. An unknown one has nothing.
-func (r Role) May(needed Role) bool { return ranks[r] > 0 && ranks[needed] > 0 && ranks[r] >= ranks[needed] }
+func (r Role) May(needed Role) bool {
+	return ranks[r] > 0 && ranks[needed] > 0 && ranks[r] >= ranks[needed]
+}
 
 // Token lets a program or a person in. Its secret is told once, when it is made.
 type Token struct {

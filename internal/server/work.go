@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"slipway/internal/forge"
 	"slipway/internal/ledger"
 )
@@ -200,43 +202,44 @@ func (s *Server) promote(ctx, running context.Context) error {
 	return nil
 }
 
+// atOnce is how many statuses are looked at together, and sending how many are
+// under way.
+const (
+	atOnce  = 256
+	sending = 8
+)
+
 // sendStatuses tells forges what is due. One that does not answer holds up no run.
 func (s *Server) sendStatuses(ctx context.Context) error {
-	due, err := s.Ledger.DueStatuses(ctx, time.Now(), 32)
+	due, err := s.Ledger.DueStatuses(ctx, time.Now(), atOnce)
 	if err != nil {
 		return err
 	}
-	var all sync.WaitGroup
-	slots := make(chan struct{}, 8)
-	var mu sync.Mutex
-	var errs []error
+	var unsaid []ledger.Status
+	var jobs errgroup.Group
+	jobs.SetLimit(sending)
+	repos := map[string]ledger.Repo{}
 	for _, status := range due {
-		slots <- struct{}{}
-		all.Go(func() {
-			defer func() { <-slots }()
-			if err := s.send(ctx, status); err != nil {
-				mu.Lock()
-				errs = append(errs, err)
-				mu.Unlock()
+		repo, ok := repos[status.Repo]
+		if !ok {
+			if repo, err = s.Ledger.Repo(ctx, status.Repo); err != nil {
+				return errors.Join(err, jobs.Wait())
 			}
-		})
+			repos[status.Repo] = repo
+		}
+		if reach := s.Reach(repo); reach.Token != "" && len(status.SHA) >= 40 {
+			jobs.Go(func() error { return s.send(ctx, repo, reach, status) })
+		} else {
+			unsaid = append(unsaid, status)
+		}
 	}
-	all.Wait()
-	if len(due) == 32 {
+	if len(due) == atOnce {
 		nudge(s.sayable)
 	}
-	return errors.Join(errs...)
+	return errors.Join(jobs.Wait(), s.Ledger.Unsaid(ctx, unsaid, "nobody to tell: no token, or no whole commit"))
 }
 
-func (s *Server) send(ctx context.Context, status ledger.Status) error {
-	repo, err := s.Ledger.Repo(ctx, status.Repo)
-	if err != nil {
-		return err
-	}
-	reach := s.Reach(repo)
-	if reach.Token == "" || len(status.SHA) < 40 {
-		return s.Ledger.Sent(ctx, status, "nobody to tell: no token, or no whole commit")
-	}
+func (s *Server) send(ctx context.Context, repo ledger.Repo, reach Reach, status ledger.Status) error {
 	reporter, err := forge.NewReporter(forge.Kind(repo.Forge), reach.API, reach.Token, s.Client)
 	if err == nil {
 		err = reporter.Post(ctx, repo.Name, statusOf(status, s.Public))

@@ -87,6 +87,7 @@ CREATE TABLE statuses (
 	problem text NOT NULL DEFAULT ''
 );
 CREATE INDEX statuses_due ON statuses (done, due);
+CREATE INDEX statuses_run ON statuses (run, done);
 
 CREATE TABLE tokens (
 	id      text PRIMARY KEY,
