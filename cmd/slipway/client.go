@@ -149,7 +149,11 @@ func (c *client) logs(ctx context.Context, id string, follow bool, out io.Writer
 			}
 			return err
 		}
-		time.Sleep(time.Second) // the server starts again: it goes on where it was cut off
+		select { // the server starts again: it goes on where it was cut off
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(time.Second):
+		}
 	}
 }
 

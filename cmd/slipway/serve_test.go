@@ -93,6 +93,7 @@ func (v *served) start(t *testing.T) {
 	}
 	defer log.Close()
 	v.cmd = v.slipway("serve")
+	v.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM} // it must not outlive a test that is killed
 	v.cmd.Stderr = log
 	if err := v.cmd.Start(); err != nil {
 		t.Fatal(err)

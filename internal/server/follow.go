@@ -201,7 +201,7 @@ func (o *lineWriter) end(run ledger.Run) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(o.w, "event: end\ndata: %s\n\n", data) //nolint:errcheck // flush tells
+		fmt.Fprintf(o.w, "event: end\ndata: %s\n\n", data) // flush tells of an error
 	}
 	return o.flush()
 }

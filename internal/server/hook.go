@@ -22,7 +22,7 @@ func (s *Server) hook(w http.ResponseWriter, r *http.Request) {
 	s.metrics.hookTime.Observe(time.Since(began).Seconds())
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.WriteHeader(code)
-	fmt.Fprintln(w, says) //nolint:errcheck // whoever asked is gone then
+	fmt.Fprintln(w, says) // whoever asked may be gone
 }
 
 func (s *Server) deliver(r *http.Request) (code int, says string) {
