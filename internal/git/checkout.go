@@ -38,6 +38,9 @@ func (m *Mirror) Checkout(ctx context.Context, commit, dir string) (err error) {
 			err = errors.Join(err, os.RemoveAll(dir))
 		}
 	}()
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return err
+	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return err
@@ -109,6 +112,9 @@ func (c *checkout) entry(ctx context.Context, e object.TreeEntry, at string, dir
 	switch e.Mode {
 	case filemode.Dir:
 		if err := dir.Mkdir(e.Name, 0o755); err != nil {
+			return err
+		}
+		if err := dir.Chmod(e.Name, 0o755); err != nil { // whatever the umask is
 			return err
 		}
 		sub, err := dir.OpenRoot(e.Name)

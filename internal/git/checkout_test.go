@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"slipway/internal/git"
@@ -76,7 +77,10 @@ func TestCheckoutAsGitDoes(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := filepath.Join(t.TempDir(), "tree")
-	if err := m.Checkout(t.Context(), head, dir); err != nil {
+	mask := syscall.Umask(0o077) // as a server may have been started
+	err := m.Checkout(t.Context(), head, dir)
+	syscall.Umask(mask)
+	if err != nil {
 		t.Fatal(err)
 	}
 	if got := listing(t, dir); got != want {
