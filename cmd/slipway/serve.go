@@ -36,23 +36,31 @@ func (f *ledgerFlags) register(fs *pflag.FlagSet) {
 
 // openLedger opens the ledger of this root.
 func (g *globals) openLedger(ctx context.Context, f ledgerFlags) (*ledger.Ledger, error) {
-	dir := filepath.Join(g.root, "server")
-	key, err := ledger.ReadKey(filepath.Join(dir, "ledger.key"))
+	o, err := g.ledgerOptions(f)
 	if err != nil {
 		return nil, err
 	}
-	o := ledger.Options{Database: f.database, Key: key, Owner: g.root}
+	return ledger.Open(ctx, o)
+}
+
+func (g *globals) ledgerOptions(f ledgerFlags) (o ledger.Options, err error) {
+	dir := filepath.Join(g.root, "server")
+	key, err := ledger.ReadKey(filepath.Join(dir, "ledger.key"))
+	if err != nil {
+		return o, err
+	}
+	o = ledger.Options{Database: f.database, Key: key, Owner: g.root}
 	if o.Database == "" {
 		o.Database = filepath.Join(dir, "ledger.db")
 	}
 	if strings.Contains(o.Database, "://") { // several machines may have a root of this name
 		host, err := os.Hostname()
 		if err != nil {
-			return nil, err
+			return o, err
 		}
 		o.Owner = host + ":" + g.root
 	}
-	return ledger.Open(ctx, o)
+	return o, nil
 }
 
 // sourceFlags say which repositories a server may fetch, and how.
@@ -82,7 +90,7 @@ type serveFlags struct {
 	address, public, cert, tlsKey string
 	plainHTTP, check              bool
 	runs, parallel                int
-	drain                         time.Duration
+	drain, look                   time.Duration
 }
 
 func serveCommand(g *globals) *cobra.Command {
@@ -109,6 +117,7 @@ func serveCommand(g *globals) *cobra.Command {
 	fs.IntVar(&f.runs, "runs", 2, "at most this many runs at once; they share the machine")
 	fs.IntVar(&f.parallel, "parallel", 0, "at most this many builds and tests at once (default: what cores and memory carry)")
 	fs.DurationVar(&f.drain, "drain", 30*time.Second, "when it is stopped: how long runs may go on, before they wait for the next start")
+	fs.DurationVar(&f.look, "reconcile-every", 5*time.Minute, "how often to look for pushes whose webhook was lost; 0: never")
 	return cmd
 }
 
@@ -125,8 +134,8 @@ func (f serveFlags) publicURL() string {
 }
 
 func (f serveFlags) settle() (*tls.Config, error) {
-	if f.runs < 1 || f.parallel < 0 || f.drain < 0 {
-		return nil, usagef("--runs takes at least 1, --parallel and --drain nothing below 0")
+	if f.runs < 1 || f.parallel < 0 || f.drain < 0 || f.look < 0 {
+		return nil, usagef("--runs takes at least 1, --parallel, --drain and --reconcile-every nothing below 0")
 	}
 	if u, err := url.Parse(f.publicURL()); err != nil || u.Host == "" {
 		return nil, usagef("--public-url %s: write https://HOST", f.public)
@@ -184,6 +193,7 @@ func (v *serving) options() server.Options {
 		Ledger: v.ledger, Run: v.run, Promote: v.promoteRun, NewID: func() string { return store.NewRunID(time.Now()) },
 		LogFile: func(record string) string { return filepath.Join(v.stack.store.RunDir(record), "lines.jsonl") },
 		Public:  v.flags.publicURL(), Runs: v.flags.runs, Drain: v.flags.drain, Reach: reach, Log: v.log,
+		Look: v.look, LookEvery: v.flags.look, SeenFile: func(repo ledger.Repo) string { return filepath.Join(v.root, "server", "seen", repo.ID+".json") },
 	}
 }
 

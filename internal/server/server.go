@@ -21,7 +21,7 @@ import (
 	"slipway/internal/ledger"
 )
 
-// Options are what a server is made of. Every field but Client, Drain and Log must be set.
+// Options are what a server is made of. Every field but Client, Drain, Log and those of Look must be set.
 type Options struct {
 	Ledger *ledger.Ledger
 	// Run carries out one attempt at a run. ctx ends when it is to stop, with the
@@ -38,6 +38,12 @@ type Options struct {
 	Client  *http.Client                 // for statuses; nil: forge's own
 	Reach   func(repo ledger.Repo) Reach // how the forge's API is reached
 	Log     zerolog.Logger
+
+	// Look says where the branches and tags of a repository are, by their whole names.
+	// It is asked every LookEvery, for pushes whose webhook was lost; 0: never.
+	Look      func(ctx context.Context, repo ledger.Repo) (map[string]string, error)
+	LookEvery time.Duration
+	SeenFile  func(repo ledger.Repo) string // where it is kept what the last look saw
 }
 
 // Reach says where a forge takes statuses, and by which token; without one none are sent.
@@ -96,6 +102,9 @@ func (s *Server) Work(ctx context.Context) error {
 	all.Go(func() { s.every(ctx, 300*time.Millisecond, nil, s.cancelRuns) })
 	all.Go(func() { s.every(ctx, ledger.Lease/4, nil, s.beat) })
 	all.Go(func() { s.every(ctx, time.Hour, nil, s.forget) })
+	if s.LookEvery > 0 {
+		all.Go(func() { s.every(ctx, s.LookEvery, nil, (&reconciler{Server: s}).reconcile) })
+	}
 	ended := make(chan struct{})
 	go func() { all.Wait(); close(ended) }()
 	<-ctx.Done()
