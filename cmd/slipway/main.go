@@ -153,6 +153,8 @@ func root(g *globals) *cobra.Command {
 		psCommand(g),
 		superviseCommand(g),
 		serveCommand(g),
+		backupCommand(g),
+		restoreCommand(g),
 		reposCommand(g),
 		tokensCommand(g),
 		cancelCommand(g),
