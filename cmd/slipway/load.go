@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"io/fs"
-	"os"
 	"path/filepath"
 
 	"slipway/pipeline"
@@ -16,7 +15,7 @@ const pipelineFile = ".ci.yml"
 // with the path as the user gave it.
 func load(dir string) (abs string, p *pipeline.Pipeline, err error) {
 	name := filepath.Join(dir, pipelineFile)
-	data, err := readInside(dir, pipelineFile)
+	data, err := readWithin(dir, pipelineFile) // it may be somebody else's tree, and an error shows the line it is about
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return "", nil, usagef("no %s in %s; `slipway init %s` writes a first one, or name another directory", pipelineFile, dir, dir)
@@ -31,17 +30,6 @@ func load(dir string) (abs string, p *pipeline.Pipeline, err error) {
 	}
 	p, err = pipeline.Parse(name, data)
 	return abs, p, err
-}
-
-// readInside reads a file of dir, also through links, but none that leads out of
-// it: what runs may be somebody else's tree, and an error shows the line it is about.
-func readInside(dir, name string) (_ []byte, err error) {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, root.Close()) }()
-	return root.ReadFile(name)
 }
 
 // dirArg is the optional DIR argument.
