@@ -70,7 +70,7 @@ func TestStepPids(t *testing.T) {
 		t.Skip("forks 8192 times")
 	}
 	b := fresh(t)
-	dir := project(t, map[string]string{"Dockerfile": "FROM busybox:1\nRUN i=0; while [ $i -lt 9000 ]; do sleep 100 & i=$((i+1)); done; echo survived > /s\n"})
+	dir := project(t, map[string]string{"Dockerfile": "FROM busybox:1\nRUN i=0; while [ $i -lt 9000 ]; do sleep 10000 & i=$((i+1)); done; echo survived > /s\n"})
 	_, err := b.Build(context.Background(), Request{Name: "bomb", Dir: dir})
 	var be *BuildError
 	if !errors.As(err, &be) {

@@ -87,6 +87,20 @@ func (p *placer) point(target string, dir bool, links int) (int, error) {
 	return unix.Openat(parent, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 }
 
+// points makes the directories on which the agent puts the kernel's file
+// systems. They are there already but where an image has none and the layer of
+// mount points could not be mapped (a tmpfs before Linux 6.3).
+func (p *placer) points(names ...string) error {
+	for _, name := range names {
+		at, err := p.point(name, true, 0)
+		if err != nil {
+			return fmt.Errorf("make the mount point %s: %w", name, err)
+		}
+		dropFD(at)
+	}
+	return nil
+}
+
 func create(parent int, name string, dir bool) error {
 	if dir {
 		return unix.Mkdirat(parent, name, 0o755)
@@ -150,6 +164,7 @@ func (h *helper) place(b *box, s *wire.Sandbox) error {
 		place func() error
 	}
 	all := []mount{
+		{1, func() error { return p.points("/proc", "/sys") }},
 		{1, func() error { return h.placeDev(p) }},
 		{1, func() error { return placeOut(p, b) }},
 		{2, func() error { return h.placeEtc(p, b, s) }},
