@@ -42,6 +42,10 @@ func (v *serving) promoteRun(ctx context.Context, repo ledger.Repo, run ledger.R
 				said = append(said, name+": "+err.Error())
 				continue
 			}
+			if f.Environment.Auto != nil && f.Environment.Source.Repository == "" {
+				said = append(said, fmt.Sprintf("%s: has `auto` and no `source`, so nothing goes there by itself; write `source: {repository: %s}` into its file", name, repo.URL))
+				continue
+			}
 			images := automatic(f.Environment, repo, run, record)
 			if len(images) == 0 {
 				continue
