@@ -104,17 +104,36 @@ func (p prepared) remove(ctx context.Context, running map[string]service, out io
 	return nil
 }
 
-// pollEvery is how often the tasks are looked at.
-const pollEvery = 300 * time.Millisecond
+const (
+	// pollEvery is how often the tasks are looked at.
+	pollEvery = 300 * time.Millisecond
+	// steady is how long the tasks of a changed service run on before it counts, as
+	// with docker's own `service update`: one that ends at once runs for a moment, too.
+	steady = 5 * time.Second
+)
 
-// converge waits until all tasks run what they are to run, or the Swarm gives up.
+// converge waits until all tasks run what they are to run, and go on to, or the
+// Swarm gives up.
 func (p prepared) converge(ctx context.Context, before map[string]service) error {
+	after, err := p.services(ctx)
+	if err != nil {
+		return err
+	}
+	changed := slices.ContainsFunc(slices.Collect(maps.Keys(p.Services)), func(name string) bool {
+		return !bytes.Equal(before[name].Text, after[name].Text)
+	})
 	limit, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
-	began, last := time.Now(), "the Swarm has not answered"
+	began, good, last := time.Now(), time.Time{}, "the Swarm has not answered"
 	for {
 		waiting, err := p.behind(limit, before, began)
-		if err == nil && waiting == "" {
+		switch {
+		case err != nil || waiting != "":
+			good = time.Time{}
+		case good.IsZero():
+			good = time.Now()
+		}
+		if !good.IsZero() && (!changed || time.Since(good) >= steady) {
 			return nil
 		}
 		last = cmpOr(waiting, last)
