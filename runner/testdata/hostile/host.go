@@ -123,7 +123,7 @@ func inotify() error {
 				return err
 			}
 			os.Stdout.WriteString("taken " + strconv.Itoa(n) + "\n")
-			time.Sleep(2 * time.Second)
+			time.Sleep(6 * time.Second)
 			return nil
 		}
 	}
