@@ -63,13 +63,18 @@ func (p prepared) services(ctx context.Context) (map[string]service, error) {
 
 // tasks asks for all that the Swarm remembers of a service.
 func (p prepared) tasks(ctx context.Context, s service) ([]task, error) {
-	out, err := p.docker(ctx, "service", "ps", "--quiet", "--no-trunc", s.ID)
-	if err != nil || len(lines(out)) == 0 {
-		return nil, err
+	for again := 5; ; again-- {
+		out, err := p.docker(ctx, "service", "ps", "--quiet", "--no-trunc", s.ID)
+		if err != nil || len(lines(out)) == 0 {
+			return nil, err
+		}
+		var list []task
+		err = p.inspect(ctx, "task", lines(out), &list)
+		// It forgets old ones, also between the two questions.
+		if err == nil || again == 0 || !strings.Contains(err.Error(), "not found") {
+			return list, err
+		}
 	}
-	var list []task
-	err = p.inspect(ctx, "task", lines(out), &list)
-	return list, err
 }
 
 func (p prepared) inspect(ctx context.Context, kind string, ids []string, into any) error {
