@@ -185,7 +185,7 @@ func (c checkout) source(_ context.Context, ev pipeline.Event) (s attest.Source,
 		return s, nil, errors.New("it is a fork's")
 	}
 	s = attest.Source{Repository: c.url, Pipeline: pipelineFile, Commit: ev.Commit, Event: ev.Kind, Ref: ev.Ref, Base: ev.Base}
-	file, err = os.ReadFile(filepath.Join(c.dir, pipelineFile))
+	file, err = readWithin(c.dir, pipelineFile)
 	return s, file, err
 }
 

@@ -2,6 +2,7 @@ package docker
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -81,16 +82,7 @@ func parse(kind string, d promote.Delivery) (config, error) {
 
 // name is what the engine knows the environment by.
 func (c config) name(d promote.Delivery) string {
-	return cmpOr(c.Project, c.Stack, d.Environment)
-}
-
-func cmpOr(all ...string) string {
-	for _, s := range all {
-		if s != "" {
-			return s
-		}
-	}
-	return ""
+	return cmp.Or(c.Project, c.Stack, d.Environment)
 }
 
 // mapServices gives each image the service of its own name where none is written,

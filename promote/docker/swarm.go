@@ -2,6 +2,7 @@ package docker
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -136,7 +137,7 @@ func (p prepared) converge(ctx context.Context, before map[string]service) error
 		if !good.IsZero() && (!changed || time.Since(good) >= steady) {
 			return nil
 		}
-		last = cmpOr(waiting, last)
+		last = cmp.Or(waiting, last)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
