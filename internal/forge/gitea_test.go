@@ -52,10 +52,10 @@ func startGitea(t *testing.T) *realGitea {
 	t.Cleanup(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended
 		select {
-		case <-ended:
+		case <-ended: //nolint:errcheck // stopped by this test
 		case <-time.After(time.Minute):
 			_ = cmd.Process.Kill()
-			<-ended
+			<-ended //nolint:errcheck // killed by this test
 		}
 		if t.Failed() {
 			t.Logf("Gitea said:\n%s", out.String())
