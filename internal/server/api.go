@@ -9,55 +9,16 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus/promhttp"
-
 	"slipway/internal/ledger"
 )
 
-// Handler answers on the network. Webhooks are let in by their signature, health
-// by anyone, and all else by a token.
-func (s *Server) Handler() http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("POST /hooks/{id}", s.hook)
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		s.say(w, http.StatusOK, map[string]string{"state": "alive"})
-	})
-	mux.HandleFunc("GET /readyz", s.ready)
-	s.guardedRoutes(mux, s.byToken)
-	return mux
+// health is how the server is.
+type health struct {
+	State string `json:"state"`
 }
 
-// LocalHandler answers on the root's socket: who may open that has the root.
-func (s *Server) LocalHandler(actor func(context.Context) string) http.Handler {
-	mux := http.NewServeMux()
-	s.guardedRoutes(mux, func(r *http.Request) (identity, error) {
-		return identity{actor(r.Context()), ledger.Admin}, nil
-	})
-	return mux
-}
-
-func (s *Server) guardedRoutes(mux *http.ServeMux, who authenticator) {
-	route := func(pattern string, role ledger.Role, do func(http.ResponseWriter, *http.Request)) {
-		mux.HandleFunc(pattern, s.guard(who, role, do))
-	}
-	metrics := promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{})
-	route("GET /metrics", ledger.Viewer, metrics.ServeHTTP)
-	route("GET /{$}", ledger.Viewer, s.page)
-	route("GET /runs/{id}", ledger.Viewer, s.runPage)
-	route("GET /api/v1/runs", ledger.Viewer, s.list)
-	route("GET /api/v1/runs/{id}", ledger.Viewer, s.show)
-	route("GET /api/v1/runs/{id}/logs", ledger.Viewer, s.logs)
-	route("GET /api/v1/repos", ledger.Viewer, s.repos)
-	route("GET /api/v1/audit", ledger.Admin, s.audit)
-	route("POST /api/v1/runs/{id}/cancel", ledger.Developer, s.act("cancel", func(ctx context.Context, r ledger.Run, by identity, _ request) error {
-		return s.Ledger.Cancel(ctx, r.ID, "canceled by "+by.actor)
-	}))
-	route("POST /api/v1/runs/{id}/rerun", ledger.Developer, s.act("rerun", func(ctx context.Context, r ledger.Run, _ identity, _ request) error {
-		return s.Ledger.Rerun(ctx, r.ID)
-	}))
-	route("POST /api/v1/runs/{id}/allow", ledger.Sysadmin, s.act("allow", func(ctx context.Context, r ledger.Run, by identity, q request) error {
-		return s.Ledger.Allow(ctx, r.ID, q.Commit, by.actor)
-	}))
+func (s *Server) alive(w http.ResponseWriter, _ *http.Request) {
+	s.say(w, http.StatusOK, health{"alive"})
 }
 
 func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
@@ -68,7 +29,11 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 		s.say(w, http.StatusServiceUnavailable, problem{"the ledger cannot be written"})
 		return
 	}
-	s.say(w, http.StatusOK, map[string]string{"state": "ready"})
+	s.say(w, http.StatusOK, health{"ready"})
+}
+
+type runList struct {
+	Runs []ledger.Run `json:"runs"`
 }
 
 func (s *Server) list(w http.ResponseWriter, r *http.Request) {
@@ -95,10 +60,7 @@ func (s *Server) list(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, err)
 		return
 	}
-	if all == nil {
-		all = []ledger.Run{}
-	}
-	s.say(w, http.StatusOK, map[string]any{"runs": all})
+	s.say(w, http.StatusOK, runList{orEmpty(all)})
 }
 
 // shown is a run with its attempts.
@@ -117,7 +79,20 @@ func (s *Server) show(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, err)
 		return
 	}
-	s.say(w, http.StatusOK, shown{run, attempts})
+	s.say(w, http.StatusOK, shown{run, orEmpty(attempts)})
+}
+
+// repoShown is a repository without its hook's ID, which is half of what it takes to use that.
+type repoShown struct {
+	Name    string        `json:"name"`
+	URL     string        `json:"url"`
+	Forge   string        `json:"forge"`
+	Policy  ledger.Policy `json:"policy"`
+	Created time.Time     `json:"created"`
+}
+
+type repoList struct {
+	Repos []repoShown `json:"repos"`
 }
 
 func (s *Server) repos(w http.ResponseWriter, r *http.Request) {
@@ -126,11 +101,15 @@ func (s *Server) repos(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, err)
 		return
 	}
-	out := []map[string]any{} // without the hook's ID, which is half of what it takes to use it
-	for _, repo := range all {
-		out = append(out, map[string]any{"name": repo.Name, "url": repo.URL, "forge": repo.Forge, "policy": repo.Policy, "created": repo.Created})
+	out := repoList{[]repoShown{}}
+	for _, r := range all {
+		out.Repos = append(out.Repos, repoShown{r.Name, r.URL, r.Forge, r.Policy, r.Created})
 	}
-	s.say(w, http.StatusOK, map[string]any{"repos": out})
+	s.say(w, http.StatusOK, out)
+}
+
+type deedList struct {
+	Deeds []ledger.Deed `json:"deeds"`
 }
 
 func (s *Server) audit(w http.ResponseWriter, r *http.Request) {
@@ -139,27 +118,46 @@ func (s *Server) audit(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, err)
 		return
 	}
-	s.say(w, http.StatusOK, map[string]any{"deeds": all})
+	s.say(w, http.StatusOK, deedList{orEmpty(all)})
 }
 
-// request is the body of a POST.
-type request struct {
-	Commit string `json:"commit"` // of allow: what was looked at
+// orEmpty is a list that JSON does not write as null.
+func orEmpty[T any](all []T) []T {
+	if all == nil {
+		return []T{}
+	}
+	return all
 }
 
-// act does something with a run, and writes down who did.
-func (s *Server) act(what string, do func(context.Context, ledger.Run, identity, request) error) func(http.ResponseWriter, *http.Request) {
+// empty is the body of a POST that has nothing to say.
+type empty struct{}
+
+// looked is the body of allow: the commit that was looked at.
+type looked struct {
+	Commit string `json:"commit"`
+}
+
+// take reads the body of a POST into to; where it is none, it answers so.
+func (s *Server) take(w http.ResponseWriter, r *http.Request, to any) bool {
+	// A page of another site can make a browser send forms, but not this type.
+	if t, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); t != "application/json" {
+		s.say(w, http.StatusUnsupportedMediaType, problem{"send Content-Type: application/json, with {} where there is nothing to say"})
+		return false
+	}
+	d := json.NewDecoder(r.Body)
+	d.DisallowUnknownFields()
+	if err := d.Decode(to); err != nil {
+		s.say(w, http.StatusBadRequest, problem{"the body is not what this takes: " + err.Error()})
+		return false
+	}
+	return true
+}
+
+// act does something with a run, and writes down who did. T is the body's type.
+func act[T any](s *Server, what string, do func(context.Context, ledger.Run, identity, T) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		// A page of another site can make a browser send forms, but not this type.
-		if t, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); t != "application/json" {
-			s.say(w, http.StatusUnsupportedMediaType, problem{"send Content-Type: application/json, with {} where there is nothing to say"})
-			return
-		}
-		var q request
-		d := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10))
-		d.DisallowUnknownFields()
-		if err := d.Decode(&q); err != nil {
-			s.say(w, http.StatusBadRequest, problem{"the body is not what this takes: " + err.Error()})
+		var q T
+		if !s.take(w, r, &q) {
 			return
 		}
 		by := identityOf(r.Context())

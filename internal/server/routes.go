@@ -1,0 +1,140 @@
+package server
+
+import (
+	"context"
+	"net/http"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"slipway/internal/forge"
+	"slipway/internal/ledger"
+)
+
+// route is one thing that the server answers. The mux and the OpenAPI document are
+// made of one list of them: what is in the one is in the other.
+type route struct {
+	pattern string      // of http.ServeMux
+	role    ledger.Role // that it takes; empty: anybody may ask
+	summary string
+	query   []parameter // what may stand behind the path
+	takes   content     // of a POST
+	limit   int64       // bytes of that; 0: small
+	gives   content
+	code    int // of success; 0: 200
+	do      http.HandlerFunc
+}
+
+// parameter of a query.
+type parameter struct{ name, says string }
+
+// content is a body: its type for JSON, or how else it is written.
+type content struct {
+	of    any      // a value of the type; nil: it has no schema
+	media []string // none: application/json, where of is something
+}
+
+// small is how many bytes of a body are read where a route says nothing else.
+const small = 64 << 10
+
+func (s *Server) routes() []route {
+	page := content{media: []string{"text/html"}}
+	return []route{
+		{
+			pattern: "GET /healthz", summary: "Say that the server lives",
+			gives: content{of: health{}}, do: s.alive,
+		},
+		{
+			pattern: "GET /readyz", summary: "Say whether webhooks can be taken",
+			gives: content{of: health{}}, do: s.ready,
+		},
+		{
+			pattern: "POST /hooks/{id}", summary: "Take a webhook of a repository, signed as its forge signs",
+			takes: content{media: []string{"application/json", "application/x-www-form-urlencoded"}}, limit: forge.MaxBody + 1,
+			gives: content{media: []string{"text/plain"}}, code: http.StatusAccepted, do: s.hook,
+		},
+		{
+			pattern: "GET /metrics", role: ledger.Viewer, summary: "Give Prometheus what is measured",
+			gives: content{media: []string{"text/plain"}}, do: promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{}).ServeHTTP,
+		},
+		{pattern: "GET /{$}", role: ledger.Viewer, summary: "Show the newest runs as a page", gives: page, do: s.page},
+		{pattern: "GET /runs/{id}", role: ledger.Viewer, summary: "Show a run as a page", gives: page, do: s.runPage},
+		{
+			pattern: "GET /api/v1/openapi.json", role: ledger.Viewer, summary: "Describe all that the server answers, as OpenAPI 3.1",
+			gives: content{of: map[string]any{}}, do: s.openapi,
+		},
+		{
+			pattern: "GET /api/v1/runs", role: ledger.Viewer, summary: "List runs, the newest first",
+			query: []parameter{{"repo", "only those of this repository"}, {"state", "only those in this state"}, {"ref", "only those of this ref"}, {"limit", "at most so many, up to 1000"}, {"before", "only those older than this run"}},
+			gives: content{of: runList{}}, do: s.list,
+		},
+		{pattern: "GET /api/v1/runs/{id}", role: ledger.Viewer, summary: "Give a run with its attempts", gives: content{of: shown{}}, do: s.show},
+		{
+			pattern: "GET /api/v1/runs/{id}/logs", role: ledger.Viewer, summary: "Give the lines of a run's log; as events, follow it to its end",
+			query: []parameter{{"after", "ATTEMPT-LINE: only what comes behind it, as with Last-Event-ID"}},
+			gives: content{of: Line{}, media: []string{"application/x-ndjson", "text/event-stream"}}, do: s.logs,
+		},
+		{pattern: "GET /api/v1/repos", role: ledger.Viewer, summary: "List the repositories", gives: content{of: repoList{}}, do: s.repos},
+		{pattern: "GET /api/v1/audit", role: ledger.Admin, summary: "List what was done and refused, the newest first", gives: content{of: deedList{}}, do: s.audit},
+		{
+			pattern: "POST /api/v1/runs/{id}/cancel", role: ledger.Developer, summary: "End a run",
+			takes: content{of: empty{}}, gives: content{of: ledger.Run{}},
+			do: act(s, "cancel", func(ctx context.Context, r ledger.Run, by identity, _ empty) error {
+				return s.Ledger.Cancel(ctx, r.ID, "canceled by "+by.actor)
+			}),
+		},
+		{
+			pattern: "POST /api/v1/runs/{id}/rerun", role: ledger.Developer, summary: "Try a run again",
+			takes: content{of: empty{}}, gives: content{of: ledger.Run{}},
+			do: act(s, "rerun", func(ctx context.Context, r ledger.Run, _ identity, _ empty) error {
+				return s.Ledger.Rerun(ctx, r.ID)
+			}),
+		},
+		{
+			pattern: "POST /api/v1/runs/{id}/allow", role: ledger.Sysadmin, summary: "Let a commit of a fork run",
+			takes: content{of: looked{}}, gives: content{of: ledger.Run{}},
+			do: act(s, "allow", func(ctx context.Context, r ledger.Run, by identity, q looked) error {
+				return s.Ledger.Allow(ctx, r.ID, q.Commit, by.actor)
+			}),
+		},
+	}
+}
+
+// Handler answers on the network. Webhooks are let in by their signature, health
+// by anyone, and all else by a token.
+func (s *Server) Handler() http.Handler { return s.mux(s.byToken) }
+
+// LocalHandler answers on the root's socket: who may open that has the root.
+func (s *Server) LocalHandler(actor func(context.Context) string) http.Handler {
+	return s.mux(func(r *http.Request) (identity, error) {
+		return identity{actor(r.Context()), ledger.Admin}, nil
+	})
+}
+
+func (s *Server) mux(who authenticator) http.Handler {
+	mux := http.NewServeMux()
+	for _, r := range s.routes() {
+		do := r.do
+		if r.role != "" {
+			do = s.guard(who, r.role, do)
+		}
+		mux.HandleFunc(r.pattern, func(w http.ResponseWriter, q *http.Request) {
+			q.Body = http.MaxBytesReader(w, q.Body, r.bodyLimit())
+			do(w, q)
+		})
+	}
+	return mux
+}
+
+func (r route) bodyLimit() int64 {
+	if r.limit > 0 {
+		return r.limit
+	}
+	return small
+}
+
+// operation is the route's method and its path as OpenAPI writes it.
+func (r route) operation() (method, path string) {
+	method, path, _ = strings.Cut(r.pattern, " ")
+	return strings.ToLower(method), strings.TrimSuffix(path, "{$}")
+}
