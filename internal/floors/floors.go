@@ -35,7 +35,6 @@ var floor = map[string]int{
 	"internal/junit":        tools,
 	"internal/layers":       tools,
 	"internal/ledger":       tools,
-	"internal/logs":         tools,
 	"internal/mask":         tools,
 	"internal/need":         tools,
 	"internal/network/...":  tools,

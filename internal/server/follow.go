@@ -115,27 +115,33 @@ func (s *Server) pourAttempt(ctx context.Context, a ledger.Attempt, from positio
 		return from, err
 	}
 	defer f.Close()
-	in := bufio.NewReaderSize(f, 64<<10)
-	var half []byte
+	in := newLogReader(f)
 	over := a.Ended != nil
+	write := func(n Line) error {
+		if n.Seq <= from.seq {
+			return nil
+		}
+		from.seq = n.Seq
+		return out.line(from, n)
+	}
 	for {
-		data, err := in.ReadBytes('\n')
-		half = append(half, data...)
-		if err == nil {
-			var n Line
-			if json.Unmarshal(half, &n) == nil && n.Seq > from.seq {
-				from.seq = n.Seq
-				if err := out.line(from, half); err != nil {
+		n, err := in.line()
+		switch {
+		case err == nil:
+			if err := write(n); err != nil {
+				return from, err
+			}
+			continue
+		case !errors.Is(err, io.EOF):
+			return from, err
+		case over:
+			if n, torn := in.end(); torn {
+				if err := write(n); err != nil {
 					return from, err
 				}
 			}
-			half = half[:0]
-			continue
-		}
-		if !errors.Is(err, io.EOF) {
-			return from, err
-		}
-		if over || !follow {
+			return from, out.flush()
+		case !follow:
 			return from, out.flush()
 		}
 		if err := out.pause(ctx); err != nil {
@@ -183,13 +189,16 @@ type lineWriter struct {
 	quiet  time.Time
 }
 
-func (o *lineWriter) line(at position, data []byte) error {
+func (o *lineWriter) line(at position, n Line) error {
+	data, err := json.Marshal(n)
+	if err != nil {
+		return err
+	}
 	o.quiet = time.Now()
-	var err error
 	if o.events {
-		_, err = fmt.Fprintf(o.w, "id: %s\ndata: %s\n", at, data) // data ends its line: the second \n ends the event
+		_, err = fmt.Fprintf(o.w, "id: %s\ndata: %s\n\n", at, data)
 	} else {
-		_, err = o.w.Write(data)
+		_, err = o.w.Write(append(data, '\n'))
 	}
 	return err
 }

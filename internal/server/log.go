@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"slipway/pipeline"
 )
@@ -18,17 +19,21 @@ import (
 // Line is one of a log. Seq counts from 1 without a gap.
 type Line struct {
 	Seq  int64     `json:"seq"`
-	At   time.Time `json:"at"`
+	At   time.Time `json:"at,omitzero"`
 	Task string    `json:"task,omitempty"`
 	Step string    `json:"step,omitempty"` // within the task
 	Text string    `json:"text"`
 	More bool      `json:"more,omitempty"` // the line goes on in the next of this step
+	// Missing: the log has been damaged, and this stands for so many lines that it
+	// does not have any more, up to Seq.
+	Missing int64 `json:"missing,omitempty"`
 }
 
-// Bounds of a log.
+// Bounds of a log. What is over them is not kept, and a line says so.
 const (
-	maxLine = 16 << 10  // bytes of Text; a longer line is cut in pieces
-	maxLog  = 256 << 20 // bytes of a file; the rest is not kept, and the last line says so
+	maxLine = 16 << 10  // bytes of Text; a longer line comes in pieces
+	maxText = 1 << 20   // bytes of all pieces of a line
+	maxLog  = 256 << 20 // bytes of a file, but for what slipway says itself
 )
 
 // Log keeps what a run says: a file of lines of JSON, in the order in which they came.
@@ -40,11 +45,18 @@ type Log struct {
 	size    int64
 	full    bool
 	err     error
-	begun   map[string][]byte // lines that have not ended, by step
+	begun   map[string]*begun // lines that have not ended, by step
 	tasks   map[string]string // of steps
 	ended   map[string]bool   // steps
 	flushed chan struct{}
 	stop    chan struct{}
+}
+
+// begun is a line that has not ended.
+type begun struct {
+	text []byte // that is not written yet
+	sent int    // bytes that are
+	cut  int64  // bytes that will not be
 }
 
 // NewLog makes the file anew.
@@ -57,7 +69,7 @@ func NewLog(path string) (*Log, error) {
 		return nil, fmt.Errorf("keep the log: %w", err)
 	}
 	l := &Log{
-		f: f, w: bufio.NewWriterSize(f, 64<<10), begun: map[string][]byte{}, tasks: map[string]string{}, ended: map[string]bool{},
+		f: f, w: bufio.NewWriterSize(f, 64<<10), begun: map[string]*begun{}, tasks: map[string]string{}, ended: map[string]bool{},
 		flushed: make(chan struct{}), stop: make(chan struct{}),
 	}
 	go l.flushing()
@@ -151,39 +163,65 @@ func (l *Log) step(task string, s pipeline.Step) {
 }
 
 func (l *Log) output(g pipeline.StepLog) {
-	data := append(l.begun[g.Step], g.Data...)
-	for {
+	for data := g.Data; len(data) > 0; {
 		i := bytes.IndexByte(data, '\n')
-		if i < 0 || i > maxLine {
-			if len(data) <= maxLine {
-				break
-			}
-			l.line(Line{Task: l.tasks[g.Step], Step: g.Step, Text: string(data[:maxLine]), More: true})
-			data = data[maxLine:]
-			continue
+		if i < 0 {
+			l.add(g.Step, data)
+			return
 		}
-		l.line(Line{Task: l.tasks[g.Step], Step: g.Step, Text: strings.TrimSuffix(string(data[:i]), "\r")})
+		l.add(g.Step, data[:i])
+		l.rest(g.Step)
 		data = data[i+1:]
 	}
-	l.begun[g.Step] = bytes.Clone(data)
 }
 
-// rest writes a line that a step began and did not end.
-func (l *Log) rest(step string) {
-	if data := l.begun[step]; len(data) > 0 {
-		l.line(Line{Task: l.tasks[step], Step: step, Text: string(data)})
+// add is more of a line of a step.
+func (l *Log) add(step string, data []byte) {
+	b := l.begun[step]
+	if b == nil {
+		b = &begun{}
+		l.begun[step] = b
 	}
+	for len(data) > 0 {
+		if b.sent >= maxText {
+			b.cut += int64(len(data))
+			return
+		}
+		if len(b.text) == maxLine {
+			n := maxLine
+			if !utf8.RuneStart(data[0]) { // it is cut before a character, not within
+				for n--; n > maxLine-utf8.UTFMax && !utf8.RuneStart(b.text[n]); n-- {
+				}
+			}
+			l.line(Line{Task: l.tasks[step], Step: step, Text: string(b.text[:n]), More: true})
+			b.text, b.sent = append(b.text[:0], b.text[n:]...), b.sent+n
+		}
+		n := min(len(data), maxLine-len(b.text))
+		b.text, data = append(b.text, data[:n]...), data[n:]
+	}
+}
+
+// rest ends the line that a step has begun.
+func (l *Log) rest(step string) {
+	b := l.begun[step]
+	if b == nil {
+		return
+	}
+	if b.cut > 0 {
+		b.text = fmt.Appendf(b.text, "[slipway: the line is cut here, %d bytes more]", b.cut)
+	}
+	l.line(Line{Task: l.tasks[step], Step: step, Text: strings.TrimSuffix(string(b.text), "\r")})
 	delete(l.begun, step)
 }
 
 func (l *Log) line(n Line) {
-	if l.full {
+	if l.full && n.Step != "" {
 		return
 	}
 	l.seq++
 	n.Seq, n.At = l.seq, time.Now().UTC()
 	n.Text = strings.ToValidUTF8(n.Text, "\uFFFD")
-	if l.size > maxLog {
+	if l.size > maxLog && !l.full {
 		l.full = true
 		n.Text, n.More = fmt.Sprintf("[slipway: the log is cut here, after %d MiB]", maxLog>>20), false
 	}
