@@ -42,6 +42,7 @@ var floor = map[string]int{
 	"internal/schedule":     tools,
 	"internal/secret":       tools,
 	"internal/store/...":    tools,
+	"internal/upload":       tools,
 	"internal/volume":       tools,
 
 	"builder/...": works,
