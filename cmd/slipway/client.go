@@ -76,10 +76,15 @@ func (f serverFlags) need(g *globals) (*client, error) {
 // errUnknown says that the server has no such thing.
 var errUnknown = errors.New("the server does not know it")
 
-// send asks, and gives an answer whose body the caller closes.
+// send asks, and gives an answer whose body the caller closes. What is asked with
+// is JSON, but for an io.Reader, which is sent as it is.
 func (c *client) send(ctx context.Context, method, path string, body any, header http.Header) (*http.Response, error) {
 	var in io.Reader
-	if body != nil {
+	raw, ok := body.(io.Reader)
+	switch {
+	case ok:
+		in = raw
+	case body != nil:
 		data, err := json.Marshal(body)
 		if err != nil {
 			return nil, err
@@ -93,7 +98,7 @@ func (c *client) send(ctx context.Context, method, path string, body any, header
 	if header != nil {
 		req.Header = header
 	}
-	if in != nil {
+	if in != nil && raw == nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
 	if c.token != "" {

@@ -14,6 +14,7 @@ import (
 
 	"slipway/builder/progress"
 	"slipway/internal/engine"
+	"slipway/internal/git"
 	"slipway/internal/store"
 	"slipway/pipeline"
 )
@@ -22,6 +23,7 @@ import (
 type runFlags struct {
 	eventFlags
 	signerFlags
+	serverFlags
 	only         []string
 	dryRun       bool
 	rerunTests   bool
@@ -44,6 +46,9 @@ func runPipelineCommand(g *globals) *cobra.Command {
 			"Without --event, `when` and `paths` hold nothing back.\n\n" + exitHelp,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if f.server != "" {
+				return g.runRemotely(cmd.Context(), dirArg(args), f)
+			}
 			return g.runPipeline(cmd.Context(), dirArg(args), f)
 		},
 	}
@@ -62,27 +67,14 @@ func runPipelineCommand(g *globals) *cobra.Command {
 	fs.StringVar(&f.builderCerts, "builder-certs", "", "directory with ca.pem, cert.pem and key.pem for a tcp builder")
 	fs.IntVar(&f.parallel, "parallel", 0, "at most this many builds and tests at once (default: what cores and memory carry)")
 	f.signerFlags.register(fs)
+	f.serverFlags.register(fs)
 	fs.StringVar(&f.progress, "progress", "auto", "auto, tty, plain or quiet")
 	return cmd
 }
 
 func (g *globals) runPipeline(ctx context.Context, dir string, f runFlags) error {
-	abs, p, err := load(dir)
+	abs, plan, ev, tree, err := f.plan(ctx, dir)
 	if err != nil {
-		return err
-	}
-	ev, tree, err := f.event(ctx, abs)
-	if err != nil {
-		return err
-	}
-	plan, err := p.Expand(ev, f.only...)
-	if err != nil {
-		return usageError{err}
-	}
-	if err := checkMounts(abs, plan); err != nil {
-		return err
-	}
-	if err := checkEnvFiles(abs, plan); err != nil {
 		return err
 	}
 	if f.dryRun {
@@ -110,7 +102,22 @@ func (g *globals) runPipeline(ctx context.Context, dir string, f runFlags) error
 	if err = errors.Join(err, s.close()); err != nil {
 		return err
 	}
-	return g.conclude(s, run)
+	return g.conclude(run, s.store.RunDir(run.ID))
+}
+
+// plan says what is to be done in a directory.
+func (f runFlags) plan(ctx context.Context, dir string) (abs string, plan pipeline.Plan, ev pipeline.Event, tree *git.Tree, err error) {
+	abs, p, err := load(dir)
+	if err != nil {
+		return abs, plan, ev, tree, err
+	}
+	if ev, tree, err = f.event(ctx, abs); err != nil {
+		return abs, plan, ev, tree, err
+	}
+	if plan, err = p.Expand(ev, f.only...); err != nil {
+		return abs, plan, ev, tree, usageError{err}
+	}
+	return abs, plan, ev, tree, errors.Join(checkMounts(abs, plan), checkEnvFiles(abs, plan))
 }
 
 // conduct wires the engine to the opened parts and runs the plan under a display.
@@ -137,13 +144,13 @@ func (g *globals) conduct(ctx context.Context, s *stack, dir string, plan pipeli
 }
 
 // conclude prints what a run came to and gives its exit code.
-func (g *globals) conclude(s *stack, run store.Run) error {
+func (g *globals) conclude(run store.Run, logs string) error {
 	if g.json {
 		if err := printJSON(os.Stdout, run); err != nil {
 			return err
 		}
 	} else {
-		painter{w: os.Stdout, color: g.color && isTerminal(os.Stdout)}.run(run, s.store.RunDir(run.ID))
+		painter{w: os.Stdout, color: g.color && isTerminal(os.Stdout)}.run(run, logs)
 	}
 	switch run.State {
 	case pipeline.Passed, pipeline.Skipped:

@@ -90,6 +90,7 @@ type serveFlags struct {
 	address, public, cert, tlsKey string
 	plainHTTP, check              bool
 	runs, parallel                int
+	uploadLimit                   int64 // MiB
 	drain, look                   time.Duration
 }
 
@@ -116,6 +117,7 @@ func serveCommand(g *globals) *cobra.Command {
 	fs.BoolVar(&f.check, "check", false, "say whether it could serve, and end")
 	fs.IntVar(&f.runs, "runs", 2, "at most this many runs at once; they share the machine")
 	fs.IntVar(&f.parallel, "parallel", 0, "at most this many builds and tests at once (default: what cores and memory carry)")
+	fs.Int64Var(&f.uploadLimit, "upload-limit", 1024, "MiB that one `slipway run pipeline --server` may upload")
 	fs.DurationVar(&f.drain, "drain", 30*time.Second, "when it is stopped: how long runs may go on, before they wait for the next start")
 	fs.DurationVar(&f.look, "reconcile-every", 5*time.Minute, "how often to look for pushes whose webhook was lost; 0: never")
 	return cmd
@@ -134,8 +136,8 @@ func (f serveFlags) publicURL() string {
 }
 
 func (f serveFlags) settle() (*tls.Config, error) {
-	if f.runs < 1 || f.parallel < 0 || f.drain < 0 || f.look < 0 {
-		return nil, usagef("--runs takes at least 1, --parallel, --drain and --reconcile-every nothing below 0")
+	if f.runs < 1 || f.parallel < 0 || f.drain < 0 || f.look < 0 || f.uploadLimit < 0 {
+		return nil, usagef("--runs takes at least 1, --parallel, --drain, --reconcile-every and --upload-limit nothing below 0")
 	}
 	if u, err := url.Parse(f.publicURL()); err != nil || u.Host == "" {
 		return nil, usagef("--public-url %s: write https://HOST", f.public)
@@ -193,7 +195,8 @@ func (v *serving) options() server.Options {
 		Ledger: v.ledger, Run: v.run, Promote: v.promoteRun, NewID: func() string { return store.NewRunID(time.Now()) },
 		LogFile: func(record string) string { return filepath.Join(v.stack.store.RunDir(record), "lines.jsonl") },
 		Public:  v.flags.publicURL(), Runs: v.flags.runs, Drain: v.flags.drain, Reach: reach, Log: v.log,
-		Look: v.look, LookEvery: v.flags.look, SeenFile: func(repo ledger.Repo) string { return filepath.Join(v.root, "server", "seen", repo.ID+".json") },
+		Uploads: v.uploads(),
+		Look:    v.look, LookEvery: v.flags.look, SeenFile: func(repo ledger.Repo) string { return filepath.Join(v.root, "server", "seen", repo.ID+".json") },
 	}
 }
 

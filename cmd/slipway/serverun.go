@@ -16,6 +16,7 @@ import (
 	"slipway/internal/schedule"
 	"slipway/internal/server"
 	"slipway/internal/store"
+	"slipway/internal/upload"
 	"slipway/pipeline"
 )
 
@@ -41,27 +42,18 @@ func (v *serving) mirror(repo ledger.Repo) *git.Mirror {
 func (v *serving) run(ctx context.Context, repo ledger.Repo, run ledger.Run, log *server.Log) (end ledger.End, err error) {
 	dir := filepath.Join(v.workDir(), run.Record)
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	log.Say("", fmt.Sprintf("fetching %s of %s", run.Commit, repo.URL))
-	c, err := fetchCommit(ctx, v.mirror(repo), v.remoteOf(repo, v.flags.policy(), v.flags.knownHosts), run, dir)
-	var unfit *git.Unfit
-	if errors.As(err, &unfit) {
-		return ledger.End{State: ledger.Failed, Reason: unfit.Error()}, nil
-	}
-	var gone *git.NotThere
-	if errors.As(err, &gone) {
-		return ledger.End{State: ledger.Canceled, Reason: gone.Error()}, nil
-	}
+	c, err := v.filesOf(ctx, repo, run, dir, log)
 	if err != nil {
-		return end, err
+		return endWithout(err)
 	}
 	if c.skip != "" {
 		return ledger.End{State: ledger.Skipped, Reason: c.skip}, nil
 	}
-	secrets, err := v.vault().For(repo.Name, string(run.Kind), !run.Trusted)
+	secrets, err := v.vault().For(repo.Name, string(run.Kind), !run.Trusted && repo.ID != ledger.Uploads)
 	if err != nil {
 		return end, err
 	}
-	plan, err := planOf(c, secrets)
+	plan, err := planOf(c, secrets, run.Asked.Only)
 	if err != nil { // the user's: nothing was run
 		return ledger.End{State: ledger.Failed, Reason: err.Error()}, nil
 	}
@@ -75,18 +67,41 @@ func (v *serving) run(ctx context.Context, repo ledger.Repo, run ledger.Run, log
 	return v.endOf(run, c, record)
 }
 
+// filesOf writes the files of a run out.
+func (v *serving) filesOf(ctx context.Context, repo ledger.Repo, run ledger.Run, dir string, log *server.Log) (checkout, error) {
+	if run.Asked.Upload != "" {
+		return v.unpack(ctx, run, dir)
+	}
+	log.Say("", fmt.Sprintf("fetching %s of %s", run.Commit, repo.URL))
+	return fetchCommit(ctx, v.mirror(repo), v.remoteOf(repo, v.flags.policy(), v.flags.knownHosts), run, dir)
+}
+
+// endWithout is the end of a run whose files are not to be had.
+func endWithout(err error) (ledger.End, error) {
+	var unfit *git.Unfit
+	var gone *git.NotThere
+	var wrong *upload.Damaged
+	switch {
+	case errors.As(err, &unfit), errors.As(err, &wrong):
+		return ledger.End{State: ledger.Failed, Reason: err.Error()}, nil
+	case errors.As(err, &gone), errors.Is(err, upload.ErrNone):
+		return ledger.End{State: ledger.Canceled, Reason: err.Error()}, nil
+	}
+	return ledger.End{}, err
+}
+
 // planOf reads and checks the pipeline of a commit. The secrets are those that
 // this run may have.
-func planOf(c checkout, secrets map[string][]byte) (plan pipeline.Plan, err error) {
+func planOf(c checkout, secrets map[string][]byte, only []string) (plan pipeline.Plan, err error) {
 	data, err := readWithin(c.dir, pipelineFile)
 	if err != nil {
-		return plan, fmt.Errorf("commit %.12s has no %s that can be read: %w; `slipway init` writes a first one", c.commit.ID, pipelineFile, err)
+		return plan, fmt.Errorf("there is no %s that can be read: %w; `slipway init` writes a first one", pipelineFile, err)
 	}
 	p, err := pipeline.Parse(pipelineFile, data)
 	if err != nil {
 		return plan, err
 	}
-	if plan, err = p.Expand(c.event); err != nil {
+	if plan, err = p.Expand(c.event, only...); err != nil {
 		return plan, err
 	}
 	if err := errors.Join(checkMounts(c.dir, plan), checkEnvFiles(c.dir, plan)); err != nil {
@@ -125,12 +140,18 @@ func skipsAll(plan pipeline.Plan) (why string) {
 
 func (v *serving) jobOf(repo ledger.Repo, run ledger.Run, c checkout, plan pipeline.Plan, secrets map[string][]byte, log *server.Log) job {
 	j := job{
-		Options: engine.Options{ID: run.Record, Dir: repo.URL, Event: func() (pipeline.Event, error) { return c.event, nil }},
+		Options: engine.Options{
+			ID: run.Record, Dir: repo.URL, RerunTests: run.Asked.RerunTests, NoCache: run.Asked.NoCache,
+			Event: func() (pipeline.Event, error) { return c.event, nil },
+		},
 		dir:     c.dir, plan: plan, origin: c, secrets: secrets, machine: v.machine, ahead: v.ahead, progress: log.Progress,
 	}
-	if run.Trusted {
+	switch {
+	case run.Trusted:
 		j.signer = v.flags.signer(v.keyring())
-	} else {
+	case run.Asked.Upload != "":
+		j.Forget, j.caches, j.signer = true, "upload "+run.Author, unsigned
+	default:
 		j.Forget, j.caches = true, "fork-"+run.ID
 	}
 	return j

@@ -95,7 +95,7 @@ func (g *globals) up(ctx context.Context, dir string, f upFlags) error {
 		return err
 	}
 	if run.State != pipeline.Passed {
-		return g.conclude(s, run)
+		return g.conclude(run, s.store.RunDir(run.ID))
 	}
 	return g.applyAndTell(ctx, spec)
 }

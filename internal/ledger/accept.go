@@ -34,6 +34,9 @@ type Change struct {
 	State   State  // Queued, Held or an end: what there is to do
 	Reason  string // why it is not queued
 	Newest  bool   // ends older runs of the same ref
+	Allowed string // who lets it run although it is not trusted
+	Asked   Asked
+	Here    bool // only this ledger's owner has its files
 }
 
 // Accepted says what became of a delivery.
@@ -50,6 +53,7 @@ type arrival struct {
 	ctx      context.Context //nolint:containedctx // of the waiting caller: whoever gave up is not written
 	delivery Delivery
 	changes  []Change
+	owner    string
 	accepted Accepted
 	done     chan error
 }
@@ -62,7 +66,7 @@ type arrival struct {
 // Deliveries that arrive together are committed together: a disk that takes 5 ms
 // for each commit would carry no more than 200 a second otherwise.
 func (l *Ledger) Accept(ctx context.Context, d Delivery, changes []Change) (Accepted, error) {
-	a := &arrival{ctx: ctx, delivery: d, changes: changes, done: make(chan error, 1)}
+	a := &arrival{ctx: ctx, delivery: d, changes: changes, owner: l.owner, done: make(chan error, 1)}
 	select {
 	case l.arrivals <- a:
 	case <-ctx.Done():
@@ -171,10 +175,15 @@ func (a *arrival) run(ctx context.Context, tx *sql.Tx, c Change) error {
 	if c.State.Over() {
 		ended = ms(d.At)
 	}
+	home := ""
+	if c.Here {
+		home = a.owner
+	}
 	made, err := rows(ctx, tx, scanOne[int64],
-		`INSERT INTO runs (id, repo, kind, ref, base, old, sha, source, trusted, title, author, delivery, state, reason, created, ended)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) ON CONFLICT DO NOTHING RETURNING seq`,
-		c.Run, d.Repo, string(c.Kind), c.Ref, c.Base, c.Before, c.After, c.Source, flag(c.Trusted), c.Title, c.Author, d.ID, string(c.State), c.Reason, ms(d.At), ended)
+		`INSERT INTO runs (id, repo, kind, ref, base, old, sha, source, trusted, title, author, delivery, state, reason, created, ended, allowed, asked, home)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19) ON CONFLICT DO NOTHING RETURNING seq`,
+		c.Run, d.Repo, string(c.Kind), c.Ref, c.Base, c.Before, c.After, c.Source, flag(c.Trusted), c.Title, c.Author, d.ID, string(c.State), c.Reason, ms(d.At), ended,
+		c.Allowed, c.Asked.text(), home)
 	if err != nil {
 		return err
 	}

@@ -23,7 +23,7 @@ func (l *Ledger) Take(ctx context.Context, record string) (r Run, err error) {
 	err = l.change(ctx, "take a run", func(tx *sql.Tx) error {
 		now := ms(time.Now())
 		id, err := one(ctx, tx, scanOne[string], `UPDATE runs SET state = 'running', attempts = attempts + 1, record = $1, started = $2, ended = 0, result = '', reason = ''
-			WHERE seq = (SELECT seq FROM runs WHERE state = 'queued' ORDER BY seq LIMIT 1 `+l.d.locked+`) RETURNING id`, record, now)
+			WHERE seq = (SELECT seq FROM runs WHERE state = 'queued' AND (home = '' OR home = $3) ORDER BY seq LIMIT 1 `+l.d.locked+`) RETURNING id`, record, now, l.owner)
 		if err != nil {
 			return err
 		}

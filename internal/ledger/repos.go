@@ -29,6 +29,10 @@ type Policy struct {
 	Deny []string `json:"deny,omitempty"`
 }
 
+// Uploads is the repository that uploaded runs are of. It is in every ledger; no
+// forge delivers to it, and it is not among those that people have registered.
+const Uploads = "uploads"
+
 // AddRepo registers a repository.
 func (l *Ledger) AddRepo(ctx context.Context, r Repo) error {
 	policy, err := json.Marshal(r.Policy)
@@ -59,6 +63,9 @@ func (l *Ledger) scanRepo(r row) (out Repo, err error) {
 	if err := json.Unmarshal([]byte(policy), &out.Policy); err != nil {
 		return out, fmt.Errorf("the policy of %s: %w", out.Name, err)
 	}
+	if out.ID == Uploads {
+		return out, nil
+	}
 	if out.Secret, err = l.seal.open("secret of "+out.ID, secret); err != nil {
 		return out, fmt.Errorf("%s: %w", out.Name, err)
 	}
@@ -75,12 +82,12 @@ func (l *Ledger) Repo(ctx context.Context, id string) (Repo, error) {
 
 // RepoNamed finds a repository by its name, ID or URL.
 func (l *Ledger) RepoNamed(ctx context.Context, name string) (Repo, error) {
-	return one(ctx, l.read, l.scanRepo, `SELECT `+repoColumns+` FROM repos WHERE name = $1 OR id = $2 OR url = $3`, name, name, name)
+	return one(ctx, l.read, l.scanRepo, `SELECT `+repoColumns+` FROM repos WHERE (name = $1 OR id = $2 OR url = $3) AND id <> '`+Uploads+`'`, name, name, name)
 }
 
 // Repos lists the repositories by name.
 func (l *Ledger) Repos(ctx context.Context) ([]Repo, error) {
-	return rows(ctx, l.read, l.scanRepo, `SELECT `+repoColumns+` FROM repos ORDER BY name`)
+	return rows(ctx, l.read, l.scanRepo, `SELECT `+repoColumns+` FROM repos WHERE id <> '`+Uploads+`' ORDER BY name`)
 }
 
 // DropRepo forgets a repository with all its runs.

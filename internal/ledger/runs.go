@@ -51,6 +51,7 @@ type Run struct {
 	Record   string             `json:"record,omitempty"` // ID of the newest attempt's record and logs
 	Plan     string             `json:"plan,omitempty"`
 	Result   json.RawMessage    `json:"result,omitempty"` // the record itself, once it has ended
+	Asked    Asked              `json:"asked,omitzero"`
 	Created  time.Time          `json:"created"`
 	Started  *time.Time         `json:"started,omitempty"`
 	Ended    *time.Time         `json:"ended,omitempty"`
@@ -60,19 +61,22 @@ type Run struct {
 
 const (
 	runColumns = `r.seq, r.id, r.repo, p.name, r.kind, r.ref, r.base, r.old, r.sha, r.source, r.trusted, r.title, r.author, r.delivery,
-	r.state, r.reason, r.cancel, r.allowed, r.attempts, r.record, r.plan, r.result, r.created, r.started, r.ended`
+	r.state, r.reason, r.cancel, r.allowed, r.attempts, r.record, r.plan, r.result, r.asked, r.created, r.started, r.ended`
 	runsOf = `SELECT ` + runColumns + ` FROM runs r JOIN repos p ON p.id = r.repo `
 )
 
 func scanRun(r row) (out Run, err error) {
 	var trusted int
-	var result string
+	var result, asked string
 	var created, started, ended int64
 	err = r.Scan(&out.Seq, &out.ID, &out.Repo, &out.Name, &out.Kind, &out.Ref, &out.Base, &out.Before, &out.Commit, &out.Source, &trusted, &out.Title, &out.Author, &out.Delivery,
-		&out.State, &out.Reason, &out.Cancel, &out.Allowed, &out.Attempts, &out.Record, &out.Plan, &result, &created, &started, &ended)
+		&out.State, &out.Reason, &out.Cancel, &out.Allowed, &out.Attempts, &out.Record, &out.Plan, &result, &asked, &created, &started, &ended)
 	out.Trusted, out.Created, out.Started, out.Ended = trusted != 0, at(created), maybe(started), maybe(ended)
 	if result != "" {
 		out.Result = json.RawMessage(result)
+	}
+	if err == nil && asked != "" {
+		err = json.Unmarshal([]byte(asked), &out.Asked)
 	}
 	return out, err
 }

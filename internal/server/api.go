@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"slipway/internal/ledger"
+	"slipway/internal/upload"
 )
 
 // health is how the server is.
@@ -197,6 +198,8 @@ func (s *Server) fail(w http.ResponseWriter, err error) {
 	switch {
 	case errors.Is(err, ledger.ErrNone):
 		s.say(w, http.StatusNotFound, problem{"no such run; `slipway runs` lists them"})
+	case errors.Is(err, upload.ErrNone):
+		s.say(w, http.StatusGone, problem{err.Error()})
 	case errors.As(err, &refused):
 		s.say(w, http.StatusConflict, problem{err.Error()})
 	case errors.Is(err, context.Canceled):

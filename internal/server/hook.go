@@ -27,7 +27,7 @@ func (s *Server) hook(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) deliver(r *http.Request) (code int, says string) {
 	repo, err := s.Ledger.Repo(r.Context(), r.PathValue("id"))
-	if errors.Is(err, ledger.ErrNone) {
+	if errors.Is(err, ledger.ErrNone) || repo.ID == ledger.Uploads {
 		return http.StatusNotFound, "no repository has this hook; `slipway repos add` gives the address"
 	}
 	if err != nil {

@@ -4,25 +4,26 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/opencontainers/go-digest"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"slipway/internal/ledger"
 	"slipway/internal/server"
+	"slipway/internal/upload"
 )
 
 // asked are the real questions to each route, "METHOD path" as the document has
 // them. {id} is a run that failed, {held} one that is held.
-var asked = map[string]struct {
-	path, body string
-	media      string // to accept
-}{
+var asked = map[string]question{
 	"get /healthz":                  {path: "/healthz"},
 	"get /readyz":                   {path: "/readyz"},
 	"post /hooks/{id}":              {}, // every test delivers one
@@ -33,11 +34,19 @@ var asked = map[string]struct {
 	"get /api/v1/runs":              {path: "/api/v1/runs?state=failed&limit=10"},
 	"get /api/v1/runs/{id}":         {path: "/api/v1/runs/{id}"},
 	"get /api/v1/runs/{id}/logs":    {path: "/api/v1/runs/{id}/logs?after=1-1", media: "application/x-ndjson"},
+	"post /api/v1/uploads":          {path: "/api/v1/uploads?bytes=5", body: "hello", kind: "application/zstd"},
+	"post /api/v1/runs":             {path: "/api/v1/runs", body: `{"upload": "` + digest.FromString("hello").String() + `", "event": {"ref": "refs/heads/main", "changed": ["a"]}, "only": ["web"]}`},
 	"get /api/v1/repos":             {path: "/api/v1/repos"},
 	"get /api/v1/audit":             {path: "/api/v1/audit"},
 	"post /api/v1/runs/{id}/allow":  {path: "/api/v1/runs/{held}/allow", body: `{"commit": "` + hash(9) + `"}`},
 	"post /api/v1/runs/{id}/cancel": {path: "/api/v1/runs/{held}/cancel", body: "{}"},
 	"post /api/v1/runs/{id}/rerun":  {path: "/api/v1/runs/{id}/rerun", body: "{}"},
+}
+
+type question struct {
+	path, body string
+	kind       string // of the body; empty: JSON
+	media      string // to accept
 }
 
 // document compiles what the server says of itself, and finds schemas in it.
@@ -87,7 +96,10 @@ func (d document) check(body string, path ...string) error {
 // is what it says.
 func TestOpenAPI(t *testing.T) {
 	w := newWorld(t)
-	w.serve(t, server.Options{Public: "https://ci.example.com"}, func(ctx context.Context, r ledger.Run, l *server.Log) (ledger.End, error) {
+	uploads := upload.Store{Dir: filepath.Join(w.dir, "uploads"), Limit: 1 << 20}
+	_, _, err := uploads.Put(strings.NewReader("hello"))
+	must(t, err)
+	w.serve(t, server.Options{Public: "https://ci.example.com", Uploads: uploads}, func(ctx context.Context, r ledger.Run, l *server.Log) (ledger.End, error) {
 		if !r.Trusted {
 			<-ctx.Done() // there is something to cancel
 			return ledger.End{State: ledger.Canceled}, nil
@@ -139,7 +151,8 @@ func TestOpenAPI(t *testing.T) {
 			continue
 		}
 		method, path, _ := strings.Cut(op, " ")
-		d.answers(w, token, method, path, ids.Replace(ask.path), ask.body, ask.media)
+		ask.path = ids.Replace(ask.path)
+		d.answers(w, token, method, path, ask)
 	}
 	for _, bad := range []string{`{"runs": null}`, `{"runs": [{"id": "1"}]}`, `{}`} {
 		if d.check(bad, "paths", "/api/v1/runs", "get", "responses", "200", "content", "application/json", "schema") == nil {
@@ -181,27 +194,31 @@ func (d document) isOpenAPI() {
 }
 
 // answers asks a route, and holds the question and the answer to the document.
-func (d document) answers(w *world, token, method, path, real, body, media string) {
+func (d document) answers(w *world, token, method, path string, q question) {
 	d.t.Helper()
-	req, err := http.NewRequest(strings.ToUpper(method), w.http.URL+real, strings.NewReader(body))
+	req, err := http.NewRequest(strings.ToUpper(method), w.http.URL+q.path, strings.NewReader(q.body))
 	must(d.t, err)
 	req.Header.Set("Authorization", "Bearer "+token)
-	req.Header.Set("Accept", media)
-	if body != "" {
+	req.Header.Set("Accept", q.media)
+	if q.kind != "" {
+		req.Header.Set("Content-Type", q.kind)
+		d.at("paths", path, method, "requestBody", "content", q.kind)
+	} else if q.body != "" {
 		req.Header.Set("Content-Type", "application/json")
-		d.holds(body, "paths", path, method, "requestBody", "content", "application/json", "schema")
+		d.holds(q.body, "paths", path, method, "requestBody", "content", "application/json", "schema")
 	}
 	resp, err := http.DefaultClient.Do(req)
 	must(d.t, err)
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(resp.Body)
 	must(d.t, err)
-	if resp.StatusCode != http.StatusOK {
-		d.t.Errorf("%s %s: %d %s", method, real, resp.StatusCode, answer)
+	if resp.StatusCode/100 != 2 {
+		d.t.Errorf("%s %s: %d %s", method, q.path, resp.StatusCode, answer)
 		return
 	}
-	media, _, _ = strings.Cut(resp.Header.Get("Content-Type"), ";")
-	content, _ := d.at("paths", path, method, "responses", "200", "content", media).(map[string]any)
+	code := fmt.Sprint(resp.StatusCode)
+	media, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
+	content, _ := d.at("paths", path, method, "responses", code, "content", media).(map[string]any)
 	if content["schema"] == nil {
 		if strings.Contains(media, "json") {
 			d.t.Errorf("%s %s: its JSON has no schema", method, path)
@@ -213,6 +230,6 @@ func (d document) answers(w *world, token, method, path, real, body, media strin
 		lines = strings.Split(strings.TrimSpace(string(answer)), "\n")
 	}
 	for _, line := range lines {
-		d.holds(line, "paths", path, method, "responses", "200", "content", media, "schema")
+		d.holds(line, "paths", path, method, "responses", code, "content", media, "schema")
 	}
 }

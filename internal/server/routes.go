@@ -74,6 +74,16 @@ func (s *Server) routes() []route {
 			query: []parameter{{"after", "ATTEMPT-LINE: only what comes behind it, as with Last-Event-ID"}},
 			gives: content{of: Line{}, media: []string{"application/x-ndjson", "text/event-stream"}}, do: s.logs,
 		},
+		{
+			pattern: "POST /api/v1/uploads", role: ledger.Developer, summary: "Take the files of a run: a tar archive, compressed by zstd",
+			query: []parameter{{"bytes", "how many they are unpacked; too many are refused before they are sent"}},
+			takes: content{media: []string{"application/zstd"}}, limit: s.Uploads.Limit + 1,
+			gives: content{of: Uploaded{}}, code: http.StatusCreated, do: s.takeUpload,
+		},
+		{
+			pattern: "POST /api/v1/runs", role: ledger.Developer, summary: "Run an upload: unsigned, without the secrets of repositories",
+			takes: content{of: Begin{}}, limit: maxBegin, gives: content{of: ledger.Run{}}, code: http.StatusAccepted, do: s.beginRun,
+		},
 		{pattern: "GET /api/v1/repos", role: ledger.Viewer, summary: "List the repositories", gives: content{of: repoList{}}, do: s.repos},
 		{pattern: "GET /api/v1/audit", role: ledger.Admin, summary: "List what was done and refused, the newest first", gives: content{of: deedList{}}, do: s.audit},
 		{

@@ -19,6 +19,7 @@ import (
 
 	"slipway/internal/forge"
 	"slipway/internal/ledger"
+	"slipway/internal/upload"
 )
 
 // Options are what a server is made of. Every field but Client, Drain, Log and those of Look must be set.
@@ -38,6 +39,7 @@ type Options struct {
 	Client  *http.Client                 // for statuses; nil: forge's own
 	Reach   func(repo ledger.Repo) Reach // how the forge's API is reached
 	Log     zerolog.Logger
+	Uploads upload.Store
 
 	// Look says where the branches and tags of a repository are, by their whole names.
 	// It is asked every LookEvery, for pushes whose webhook was lost; 0: never.
@@ -59,6 +61,7 @@ type Server struct {
 	promotable chan struct{} // there may be something to promote
 	room       *semaphore.Weighted
 	metrics    *metrics
+	uploading  chan struct{}
 
 	mu    sync.Mutex
 	going map[string]context.CancelCauseFunc // by run
@@ -71,7 +74,7 @@ const inMemory = 8 * forge.MaxBody
 func New(o Options) *Server {
 	s := &Server{
 		Options: o, poke: make(chan struct{}, 1), sayable: make(chan struct{}, 1), promotable: make(chan struct{}, 1),
-		room: semaphore.NewWeighted(inMemory), going: map[string]context.CancelCauseFunc{},
+		room: semaphore.NewWeighted(inMemory), going: map[string]context.CancelCauseFunc{}, uploading: make(chan struct{}, uploadsAtOnce),
 	}
 	s.metrics = newMetrics(s)
 	return s
@@ -147,7 +150,7 @@ func nudge(c chan struct{}) {
 const kept = 90 * 24 * time.Hour
 
 func (s *Server) forget(ctx context.Context) error {
-	return s.Ledger.ForgetDeliveries(ctx, time.Now().Add(-kept))
+	return errors.Join(s.Ledger.ForgetDeliveries(ctx, time.Now().Add(-kept)), s.sweepUploads(ctx))
 }
 
 // beat says that this server lives, and looks for others that do not.

@@ -1,0 +1,204 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/moby/patternmatcher/ignorefile"
+
+	"slipway/internal/ledger"
+	"slipway/internal/server"
+	"slipway/internal/store"
+	"slipway/internal/upload"
+	"slipway/pipeline"
+)
+
+// runRemotely runs what is in a directory on a server: the files that a run here
+// would read are uploaded, and what the run says comes back as it is said.
+func (g *globals) runRemotely(ctx context.Context, dir string, f runFlags) error {
+	if err := f.here(); err != nil {
+		return err
+	}
+	c, err := f.serverFlags.client(g)
+	if err != nil {
+		return err
+	}
+	abs, plan, ev, tree, err := f.plan(ctx, dir)
+	if err != nil {
+		return err
+	}
+	if ev, err = watch(ctx, filepath.Join(abs, pipelineFile), tree).event(ev); err != nil {
+		return err
+	}
+	sent, err := c.upload(ctx, abs, plan)
+	if err != nil {
+		return err
+	}
+	var run ledger.Run
+	begin := server.Begin{Upload: sent.Upload, Event: ev, Only: f.only, RerunTests: f.rerunTests, NoCache: f.noCache}
+	if err := c.ask(ctx, http.MethodPost, "/api/v1/runs", begin, &run); err != nil {
+		return err
+	}
+	fmt.Fprintf(os.Stderr, "slipway: run %s on %s: %.1f MB uploaded\n", run.ID, c.base, float64(sent.Bytes)/1e6)
+	if run, err = g.accompany(ctx, c, run.ID, f.progress); err != nil {
+		return err
+	}
+	if run.Plan != "" && run.Plan != plan.Digest.String() {
+		fmt.Fprintf(os.Stderr, "slipway: the server's slipway made another plan of it (%.19s, here %.19s): update the older one\n", run.Plan, plan.Digest)
+	}
+	return g.concludeRemote(run)
+}
+
+// here refuses what only a run on this machine can have.
+func (f runFlags) here() error {
+	for flag, given := range map[string]bool{
+		"--dry-run": f.dryRun, "--secrets (the server has its own: `slipway secrets set NAME --repo uploads` there)": f.secrets != "",
+		"--keep-failed (`slipway serve --keep-failed`)": f.keepFailed, "--builder": f.builder != "", "--parallel": f.parallel != 0,
+	} {
+		if given {
+			return usagef("%s is for a run on this machine; leave it out, or --server", flag)
+		}
+	}
+	return nil
+}
+
+// accompany shows what a run says until its end. Who stops the command stops the run.
+func (g *globals) accompany(ctx context.Context, c *client, id, progress string) (ledger.Run, error) {
+	out := io.Writer(os.Stderr)
+	if progress == "quiet" {
+		out = io.Discard
+	}
+	unasked := context.WithoutCancel(ctx)
+	var refused error
+	stop := context.AfterFunc(ctx, func() {
+		short, cancel := context.WithTimeout(unasked, 30*time.Second)
+		defer cancel()
+		var r ledger.Run
+		refused = c.ask(short, http.MethodPost, "/api/v1/runs/"+url.PathEscape(id)+"/cancel", struct{}{}, &r)
+	})
+	err := c.logs(unasked, id, true, out)
+	if !stop() && refused != nil {
+		err = errors.Join(err, refused)
+	}
+	var exit exitError
+	if err != nil && !errors.As(err, &exit) {
+		return ledger.Run{}, err
+	}
+	return c.run(unasked, id)
+}
+
+// concludeRemote prints what came of a run of a server as conclude does.
+func (g *globals) concludeRemote(run ledger.Run) error {
+	record := store.Run{State: pipeline.State(run.State), Reason: run.Reason, Commit: run.Commit, Ref: run.Ref, Plan: run.Plan}
+	if len(run.Result) > 0 {
+		if err := json.Unmarshal(run.Result, &record); err != nil {
+			return fmt.Errorf("read the record of run %s: %w", run.ID, err)
+		}
+	}
+	record.ID = run.ID // its own is one that only the server's root knows
+	if len(record.Images) == 0 && record.Reason != "" && !g.json {
+		fmt.Println(record.Reason)
+	}
+	return g.conclude(record, "slipway logs "+run.ID)
+}
+
+// upload sends what a run of the plan reads of a directory.
+func (c *client) upload(ctx context.Context, dir string, plan pipeline.Plan) (sent server.Uploaded, err error) {
+	parts, err := partsOf(dir, plan)
+	if err != nil {
+		return sent, err
+	}
+	tree, err := upload.Open(ctx, dir, parts)
+	if err != nil {
+		return sent, usageError{err}
+	}
+	defer tree.Close()
+	out, in := io.Pipe()
+	packed := make(chan error, 1)
+	go func() {
+		err := tree.Pack(ctx, in)
+		packed <- err
+		_ = in.CloseWithError(err) // never fails
+	}()
+	resp, err := c.send(ctx, http.MethodPost, fmt.Sprintf("/api/v1/uploads?bytes=%d", tree.Bytes), out, http.Header{"Content-Type": {uploadType}, "Expect": {"100-continue"}})
+	_ = out.Close() // what was not taken need not be packed
+	if failed := <-packed; failed != nil && !errors.Is(failed, io.ErrClosedPipe) {
+		return sent, errors.Join(failed, context.Cause(ctx))
+	}
+	if err != nil {
+		return sent, err
+	}
+	defer resp.Body.Close()
+	return sent, json.NewDecoder(resp.Body).Decode(&sent)
+}
+
+// uploadType is a tar archive, compressed by zstd (RFC 8878).
+const uploadType = "application/zstd"
+
+// partsOf are the files that a run of the plan reads, here as there: the
+// pipeline's, what its builds may see, and what its tests and services mount.
+func partsOf(dir string, plan pipeline.Plan) ([]upload.Part, error) {
+	parts := []upload.Part{{Path: pipelineFile}}
+	for _, task := range plan.Tasks {
+		if task.Skip != "" {
+			continue
+		}
+		if task.Kind == pipeline.TestTask {
+			for _, name := range shown(plan, task) {
+				parts = append(parts, upload.Part{Path: name})
+			}
+			continue
+		}
+		for i, at := range contextsOf(*task.Build) {
+			files := []string{".dockerignore"} // of the others that alone, if they have one
+			if i == 0 {
+				files = buildFiles(*task.Build)
+			}
+			part := upload.Part{Path: at}
+			for _, name := range files {
+				parts = append(parts, upload.Part{Path: path.Join(at, name)})
+			}
+			var err error
+			if part.Ignore, err = ignoredBy(dir, at, files); err != nil {
+				return nil, err
+			}
+			parts = append(parts, part)
+		}
+	}
+	return parts, nil
+}
+
+// ignoredBy reads the first ignore file that is there.
+func ignoredBy(dir, at string, files []string) ([]string, error) {
+	for _, name := range files {
+		if !strings.HasSuffix(name, ".dockerignore") {
+			continue
+		}
+		f, err := os.Open(filepath.Join(dir, filepath.FromSlash(at), filepath.FromSlash(name)))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, usageError{err}
+		}
+		defer f.Close()
+		patterns, err := ignorefile.ReadAll(f)
+		if err != nil {
+			return nil, usagef("%s: %w", path.Join(at, name), err)
+		}
+		return patterns, nil
+	}
+	return nil, nil
+}
+

@@ -1,0 +1,30 @@
+package ledger
+
+import (
+	"encoding/json"
+
+	"github.com/opencontainers/go-digest"
+
+	"slipway/pipeline"
+)
+
+// Asked is how a run is to be carried out where that is not the usual way.
+type Asked struct {
+	// Upload has the files of the run; empty: they are those of its commit.
+	Upload     digest.Digest   `json:"upload,omitzero"`
+	Event      *pipeline.Event `json:"event,omitzero"` // of an upload: what its run stands for
+	Only       []string        `json:"only,omitzero"`  // tasks, with what they need
+	RerunTests bool            `json:"rerun_tests,omitzero"`
+	NoCache    bool            `json:"no_cache,omitzero"`
+}
+
+func (a Asked) text() string {
+	data, err := json.Marshal(a)
+	if err != nil {
+		panic("ledger: a wish that is no JSON: " + err.Error()) // strings, digests and flags only
+	}
+	if string(data) == "{}" {
+		return ""
+	}
+	return string(data)
+}
