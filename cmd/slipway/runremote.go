@@ -47,7 +47,9 @@ func (g *globals) runRemotely(ctx context.Context, dir string, f runFlags) error
 	}
 	var run ledger.Run
 	begin := server.Begin{Upload: sent.Upload, Event: ev, Only: f.only, RerunTests: f.rerunTests, NoCache: f.noCache}
-	if err := c.ask(ctx, http.MethodPost, "/api/v1/runs", begin, &run); err != nil {
+	asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute) // whoever stops now must know the run that is to be stopped
+	defer cancel()
+	if err := c.ask(asking, http.MethodPost, "/api/v1/runs", begin, &run); err != nil {
 		return err
 	}
 	fmt.Fprintf(os.Stderr, "slipway: run %s on %s: %.1f MB uploaded\n", run.ID, c.base, float64(sent.Bytes)/1e6)
@@ -201,4 +203,3 @@ func ignoredBy(dir, at string, files []string) ([]string, error) {
 	}
 	return nil, nil
 }
-

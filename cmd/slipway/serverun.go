@@ -144,7 +144,7 @@ func (v *serving) jobOf(repo ledger.Repo, run ledger.Run, c checkout, plan pipel
 			ID: run.Record, Dir: repo.URL, RerunTests: run.Asked.RerunTests, NoCache: run.Asked.NoCache,
 			Event: func() (pipeline.Event, error) { return c.event, nil },
 		},
-		dir:     c.dir, plan: plan, origin: c, secrets: secrets, machine: v.machine, ahead: v.ahead, progress: log.Progress,
+		dir: c.dir, plan: plan, origin: c, secrets: secrets, machine: v.machine, ahead: v.ahead, progress: log.Progress,
 	}
 	switch {
 	case run.Trusted:

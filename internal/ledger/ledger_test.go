@@ -660,3 +660,36 @@ func TestNoRoomLeft(t *testing.T) {
 		}
 	}
 }
+
+// An upload is run by the server that has its files, and by no other.
+func TestUploadIsRunWhereItIs(t *testing.T) {
+	onBoth(t, func(t *testing.T, database string) {
+		here, there := opened(t, database), open(t, database, "there")
+		event := pipeline.Event{Ref: "refs/heads/main", Dirty: true, Changed: []string{"a"}}
+		asked := ledger.Asked{Upload: "sha256:1", Event: &event, Only: []string{"web"}}
+		accept(t, here, ledger.Delivery{Repo: ledger.Uploads, ID: "u1", Event: "upload", At: time.Now()}, []ledger.Change{{
+			Run: "u1", Kind: pipeline.Push, Ref: event.Ref, Before: "upload u1", State: ledger.Queued, Allowed: "ann", Here: true, Asked: asked,
+		}})
+		if r, err := there.Take(t.Context(), "r1"); !errors.Is(err, ledger.ErrNone) {
+			t.Errorf("another server took %+v, %v", r, err)
+		}
+		r := take(t, here, "r2")
+		if r.ID != "u1" || r.Name != ledger.Uploads || r.Allowed != "ann" || r.Trusted || r.Asked.Upload != asked.Upload || !r.Asked.Event.Dirty || !slices.Equal(r.Asked.Only, asked.Only) {
+			t.Errorf("%+v", r)
+		}
+		must(t, here.Finish(t.Context(), r, ledger.End{State: ledger.Failed}))
+		must(t, here.Rerun(t.Context(), "u1"))
+		if _, err := there.Take(t.Context(), "r3"); !errors.Is(err, ledger.ErrNone) {
+			t.Errorf("another server took its second attempt: %v", err)
+		}
+		if repos, err := here.Repos(t.Context()); err != nil || len(repos) != 1 {
+			t.Errorf("repositories: %+v, %v", repos, err)
+		}
+		if r, err := here.RepoNamed(t.Context(), ledger.Uploads); !errors.Is(err, ledger.ErrNone) {
+			t.Errorf("uploads are a repository: %+v, %v", r, err)
+		}
+		if r, err := here.Repo(t.Context(), ledger.Uploads); err != nil || r.Name != ledger.Uploads {
+			t.Errorf("%+v, %v", r, err)
+		}
+	})
+}

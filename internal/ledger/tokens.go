@@ -16,7 +16,7 @@ type Role string
 // The roles, each with what those before it may do.
 const (
 	Viewer    Role = "viewer"    // look
-	Developer Role = "developer" // cancel and rerun
+	Developer Role = "developer" // cancel, rerun and upload
 	Sysadmin  Role = "sysadmin"  // allow forks
 	Admin     Role = "admin"     // tokens and repositories
 )
