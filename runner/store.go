@@ -3,18 +3,25 @@ package runner
 import (
 	"fmt"
 	"io"
+	"time"
 )
 
 // maxOutput is how much of a test's output is passed on. A test may write more:
 // it goes on running, the rest is counted and dropped, and a last line says so.
 const maxOutput = 64 << 20
 
+// pace is how fast output above maxOutput is read, in bytes a second. Reading is
+// slipway's own work, which no limit of the sandbox bounds: at full speed endless
+// output takes a core from its neighbours. Whoever writes waits for his pipe.
+const pace = 64 << 20
+
 // store passes output on, up to a limit, and counts all of it.
 type store struct {
 	to       io.Writer
 	limit    int64 // bytes; 0: none
 	received int64
-	err      error // of to: the first; the test goes on without it
+	begun    time.Time // when received was last at a whole MiB above maxOutput
+	err      error     // of to: the first; the test goes on without it
 }
 
 func newStore(to io.Writer, limit int64) *store { return &store{to: to, limit: limit} }
@@ -29,7 +36,12 @@ func (s *store) Write(p []byte) (int, error) {
 	if left > 0 && s.err == nil && s.to != nil {
 		_, s.err = s.to.Write(p[:left])
 	}
+	was := s.received
 	s.received += int64(len(p))
+	if s.received > maxOutput && was>>20 != s.received>>20 {
+		time.Sleep(time.Until(s.begun.Add((1 << 20) * time.Second / pace)))
+		s.begun = time.Now()
+	}
 	return len(p), nil
 }
 

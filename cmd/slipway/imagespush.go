@@ -107,7 +107,7 @@ func (g *globals) withRepositories(insecure bool, do func(*registry.Registries) 
 func (g *globals) registriesWith(store *local.Store, insecure bool) *registry.Registries {
 	return &registry.Registries{Local: store, Options: func(host string) registry.Options {
 		known := g.registries[host]
-		return registry.Options{ConfigDir: dockerConfig(), Insecure: insecure || known.PlainHTTP || known.Insecure}
+		return registry.Options{ConfigDir: dockerConfig(), Insecure: insecure || known.PlainHTTP || known.Insecure, CA: known.CA}
 	}}
 }
 

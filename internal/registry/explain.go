@@ -66,7 +66,7 @@ func certificateStep(err error, host string) string {
 	var named x509.HostnameError
 	switch {
 	case errors.As(err, &unknown):
-		return fmt.Sprintf("install the CA of %s into /usr/local/share/ca-certificates and run update-ca-certificates, or pass --insecure", host)
+		return fmt.Sprintf("install the CA of %[1]s into /usr/local/share/ca-certificates and run update-ca-certificates, or name its file in the config file: `registries: {%[1]s: {ca: [FILE]}}`", host)
 	case errors.As(err, &named):
 		return fmt.Sprintf("use the name its certificate is for, or get %s a certificate for this one", host)
 	case errors.As(err, &cert):

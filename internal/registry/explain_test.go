@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"io"
 	"log"
@@ -11,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -26,8 +28,19 @@ func TestTLSAndPlainHTTP(t *testing.T) {
 	host := strings.TrimPrefix(secure.URL, "https://")
 
 	_, err := pushTo(t.Context(), s.blobs, desc, host+"/app", fast())
-	wantError(t, err, "install the CA", "--insecure")
+	wantError(t, err, "install the CA", "ca: [FILE]")
 	o := fast()
+	o.CA = []string{filepath.Join(t.TempDir(), "ca.pem")}
+	_, err = pushTo(t.Context(), s.blobs, desc, host+"/app", o)
+	wantError(t, err, "ca.pem")
+	must(t, os.WriteFile(o.CA[0], []byte("none"), 0o600))
+	_, err = pushTo(t.Context(), s.blobs, desc, host+"/app", o)
+	wantError(t, err, "ca.pem", "no certificate")
+	must(t, os.WriteFile(o.CA[0], pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw}), 0o600))
+	if _, err := pushTo(t.Context(), s.blobs, desc, host+"/app", o); err != nil {
+		t.Errorf("with its CA: %v", err)
+	}
+	o = fast()
 	o.Insecure = true
 	if _, err := pushTo(t.Context(), s.blobs, desc, host+"/app", o); err != nil {
 		t.Errorf("insecure: %v", err)

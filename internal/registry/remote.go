@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -26,8 +27,9 @@ import (
 
 // Options says how to talk to a registry.
 type Options struct {
-	ConfigDir string // directory of Docker's config.json, for credentials; "": none
-	Insecure  bool   // plain HTTP and unverified certificates are allowed; plain HTTP to loopback always is
+	ConfigDir string   // directory of Docker's config.json, for credentials; "": none
+	Insecure  bool     // plain HTTP and unverified certificates are allowed; plain HTTP to loopback always is
+	CA        []string // PEM files trusted besides the system's
 
 	wait time.Duration // before the first retry; zero means firstWait
 }
@@ -72,10 +74,34 @@ func newClient(o Options) (*client, error) {
 		WriteBufferSize:       64 << 10,
 		ReadBufferSize:        64 << 10,
 	}
-	if o.Insecure {
-		t.TLSClientConfig = &tls.Config{InsecureSkipVerify: true} //nolint:gosec // asked for, per registry
+	if t.TLSClientConfig, err = o.tls(); err != nil {
+		return nil, err
 	}
 	return &client{o: o, http: t, keys: keys, safe: transport.NewUserAgent(httpsOnly{t, o.Insecure}, "slipway")}, nil
+}
+
+// tls says whose certificates are believed; nil: those that the system does.
+func (o Options) tls() (*tls.Config, error) {
+	if o.Insecure {
+		return &tls.Config{InsecureSkipVerify: true}, nil //nolint:gosec // asked for, per registry
+	}
+	if len(o.CA) == 0 {
+		return nil, nil //nolint:nilnil // http.Transport's own words for it
+	}
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		roots = x509.NewCertPool() // a system without any
+	}
+	for _, file := range o.CA {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("`ca` of a registry: %w", err)
+		}
+		if !roots.AppendCertsFromPEM(data) {
+			return nil, fmt.Errorf("`ca` of a registry: %s holds no certificate in PEM", file)
+		}
+	}
+	return &tls.Config{RootCAs: roots}, nil
 }
 
 func (c *client) close() { c.http.CloseIdleConnections() }
