@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/netip"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -161,7 +163,7 @@ func environment(image []string, over map[string]string) []string {
 			set(name, e)
 		}
 	}
-	for _, name := range sortedKeys(over) {
+	for _, name := range slices.Sorted(maps.Keys(over)) {
 		set(name, name+"="+over[name])
 	}
 	return env

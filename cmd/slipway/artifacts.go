@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -75,7 +77,7 @@ func (g *globals) artifacts(arg string) (all []artifact, done func(), err error)
 	}
 	tests := testsOf(run)
 	if t, ok := tests[task]; one && !ok {
-		return nil, nil, usagef("run %s has no test %q; it has %s", run.ID, task, strings.Join(sortedKeys(tests), ", "))
+		return nil, nil, usagef("run %s has no test %q; it has %s", run.ID, task, strings.Join(slices.Sorted(maps.Keys(tests)), ", "))
 	} else if one {
 		tests = map[string]store.Test{task: t}
 	}
@@ -86,7 +88,7 @@ func (g *globals) artifacts(arg string) (all []artifact, done func(), err error)
 		}
 	}
 	all = []artifact{}
-	for _, name := range sortedKeys(tests) {
+	for _, name := range slices.Sorted(maps.Keys(tests)) {
 		dir := outDir(s, run.ID, name, tests[name])
 		root, err := os.OpenRoot(dir)
 		if errors.Is(err, fs.ErrNotExist) {

@@ -65,7 +65,7 @@ func whyNotKept(run store.Run, task string) error {
 	t, ok := tests[task]
 	switch {
 	case !ok:
-		return fmt.Errorf("run %s has no test %q; it has %s", run.ID, task, strings.Join(sortedKeys(tests), ", "))
+		return fmt.Errorf("run %s has no test %q; it has %s", run.ID, task, strings.Join(slices.Sorted(maps.Keys(tests)), ", "))
 	case t.State == pipeline.Passed:
 		return fmt.Errorf("%s passed in run %s; only failed tests are kept", task, run.ID)
 	case t.KeptUntil != nil:
@@ -85,5 +85,3 @@ func testsOf(run store.Run) map[string]store.Test {
 	}
 	return all
 }
-
-func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

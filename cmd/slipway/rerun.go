@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -63,7 +64,7 @@ func (g *globals) rerun(ctx context.Context, arg string, f runFlags) error {
 	}
 	tests := testsOf(run)
 	if _, ok := tests[task]; one && !ok {
-		return usagef("run %s has no test %q; it has %s", run.ID, task, strings.Join(sortedKeys(tests), ", "))
+		return usagef("run %s has no test %q; it has %s", run.ID, task, strings.Join(slices.Sorted(maps.Keys(tests)), ", "))
 	}
 	if one {
 		f.only = []string{task}
@@ -89,7 +90,7 @@ func failedIn(run store.Run) (names []string) {
 		}
 	}
 	tests := testsOf(run)
-	for _, name := range sortedKeys(tests) {
+	for _, name := range slices.Sorted(maps.Keys(tests)) {
 		if slices.Contains(bad, tests[name].State) {
 			names = append(names, name)
 		}

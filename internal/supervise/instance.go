@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -87,7 +89,7 @@ func (p *project) environment(ctx context.Context, c *Container) (map[string]str
 	for k, v := range c.Service.Environment {
 		env[k] = v
 	}
-	for _, name := range sortedKeys(c.Secrets) {
+	for _, name := range slices.Sorted(maps.Keys(c.Secrets)) {
 		value, err := p.sup.o.Secrets.Value(ctx, name, c.Secrets[name], c.sealed)
 		if err != nil {
 			return nil, err
@@ -123,7 +125,7 @@ func (p *project) binds(c *Container) ([]runner.Bind, error) {
 	if err := os.RemoveAll(dir); err != nil {
 		return nil, err
 	}
-	for n, target := range sortedKeys(c.Files) {
+	for n, target := range slices.Sorted(maps.Keys(c.Files)) {
 		path := filepath.Join(dir, fmt.Sprint(n))
 		if err := os.MkdirAll(dir, 0o711); err != nil {
 			return nil, err

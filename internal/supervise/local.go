@@ -63,7 +63,7 @@ func (l Local) FileNames() []string {
 			names[name] = true
 		}
 	}
-	return sortedKeys(names)
+	return slices.Sorted(maps.Keys(names))
 }
 
 // Delivered is one image of an environment, to be run.

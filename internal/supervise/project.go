@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -239,7 +240,7 @@ func (c *changing) repoint(spec Spec, was map[string]Port) map[string][]*room {
 		}
 	}
 	for at, d := range c.doors {
-		if !slices.ContainsFunc(sortedKeys(now), func(key string) bool { return now[key].Host == at }) {
+		if !slices.ContainsFunc(slices.Sorted(maps.Keys(now)), func(key string) bool { return now[key].Host == at }) {
 			c.mu.Lock()
 			delete(c.doors, at)
 			c.mu.Unlock()
@@ -282,7 +283,7 @@ func (p *project) hosts(fresh map[string]*instance) string {
 		at[name] = i.address
 	}
 	text := ""
-	for _, name := range sortedKeys(at) {
+	for _, name := range slices.Sorted(maps.Keys(at)) {
 		text += fmt.Sprintf("%s\t%s\n%s\t%s\n", at[name].IPv4, name, at[name].IPv6, name)
 	}
 	return text
@@ -383,7 +384,7 @@ func (p *project) status() ProjectStatus {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	st := ProjectStatus{Project: p.name, Of: p.spec.Of, Promotion: p.spec.Promotion, Problem: p.problem, Containers: []ContainerStatus{}}
-	for _, name := range sortedKeys(p.slots) {
+	for _, name := range slices.Sorted(maps.Keys(p.slots)) {
 		st.Containers = append(st.Containers, p.slots[name].status())
 	}
 	return st

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"path"
 	"path/filepath"
@@ -156,7 +157,7 @@ func (s *Spec) order() ([]*Container, error) {
 			return fmt.Errorf("%s: containers wait for each other: %s; take one depends_on out", s.Project, strings.Join(append(by, c.Name), " → "))
 		}
 		state[c.Name] = 1
-		for _, name := range sortedKeys(c.Service.DependsOn) {
+		for _, name := range slices.Sorted(maps.Keys(c.Service.DependsOn)) {
 			if err := place(byName[name], append(by, c.Name)); err != nil {
 				return err
 			}

@@ -161,7 +161,7 @@ func (s *Supervisor) Status() []ProjectStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var all []ProjectStatus
-	for _, name := range sortedKeys(s.projects) {
+	for _, name := range slices.Sorted(maps.Keys(s.projects)) {
 		all = append(all, s.projects[name].status())
 	}
 	return all
