@@ -21,7 +21,7 @@ import (
 const (
 	lookEvery = 50 * time.Millisecond
 	// walkEvery bounds what others who free space can hide.
-	walkEvery = 5 * time.Second
+	walkEvery = time.Second
 	// walkShare is the part of the time walking may take: 1 in walkShare.
 	walkShare = 20
 	// floor is the free space at which the largest sandbox is killed, so that
