@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"runtime"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -124,5 +122,3 @@ func withFigures(r, m pipeline.Result) pipeline.Result {
 	r.Start, r.Duration, r.PeakMemory, r.CPU, r.OutputSize = m.Start, m.Duration, m.PeakMemory, m.CPU, m.OutputSize
 	return r
 }
-
-func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
