@@ -113,7 +113,11 @@ func (x *expansion) variant(img *image, matrix map[string]string) []written {
 		tf := testCodec.decode(under, t.value)
 		tf.Name = t.name
 		all = append(all, written{task: len(x.tasks), image: img, node: t.value, d: under, test: tf})
-		x.add(Task{ID: id + "/" + t.name, Kind: TestTask, Image: img.name, Matrix: matrix, Test: &tf.Test})
+		task := Task{ID: id + "/" + t.name, Kind: TestTask, Image: img.name, Matrix: matrix, Test: &tf.Test}
+		if x.event != nil {
+			task.Skip = tf.when.skip(*x.event)
+		}
+		x.add(task)
 	}
 	return all
 }

@@ -71,16 +71,21 @@ var fileCodec = object("pipeline", "A pipeline: the images of a repository and t
 
 var whenCodec = object("when", "Which events run.", nil, map[string]string{
 	"branches": "it belongs under push or pull_request", "tags": "it belongs under push", "tag": "write push: {tags: [...]}",
-	"forks": "it belongs under pull_request", "merge_request": "write pull_request", "schedule": "a schedule starts runs from outside",
+	"forks": "it belongs under pull_request", "merge_request": "write pull_request", "cron": "`slipway schedules add` on the server says when; write schedule here", "event": "write push, pull_request or schedule",
 },
-	at("push", orNothing(pushCodec), "Pushes that run. Without it, and with pull_request: none.", func(w *When) **PushFilter { return &w.Push }),
-	at("pull_request", orNothing(pullRequestCodec), "Pull requests that run. Without it, and with push: none.", func(w *When) **PullRequestFilter { return &w.PullRequest }),
+	at("push", orNothing(pushCodec), "Pushes that run. Without it, and with another kind: none.", func(w *When) **PushFilter { return &w.Push }),
+	at("pull_request", orNothing(pullRequestCodec), "Pull requests that run. Without it, and with another kind: none.", func(w *When) **PullRequestFilter { return &w.PullRequest }),
+	at("schedule", orNothing(scheduleCodec), "Schedules that run (`slipway schedules add`). Without it, and with another kind: none.", func(w *When) **ScheduleFilter { return &w.Schedule }),
 	at("paths", fixed(globList), "Globs. Runs only where a changed path matches.", func(w *When) *[]string { return &w.Paths }),
 )
 
 var pushCodec = object("push", "Which pushes run.", nil, nil,
 	at("branches", fixed(globList), "Globs of branches. With tags alone: no branch.", func(p *PushFilter) *[]string { return &p.Branches }),
 	at("tags", fixed(globList), "Globs of tags. With branches alone: no tag.", func(p *PushFilter) *[]string { return &p.Tags }),
+)
+
+var scheduleCodec = object("schedule", "Which schedules run.", nil, map[string]string{"cron": "`slipway schedules add` on the server says when"},
+	at("names", fixed(globList), "Globs of their names.", func(s *ScheduleFilter) *[]string { return &s.Names }),
 )
 
 var pullRequestCodec = object("pull_request", "Which pull requests run.", func() PullRequestFilter { return PullRequestFilter{Forks: ForksHold} }, nil,

@@ -25,6 +25,7 @@ const (
 	Push        EventKind = "push"
 	PullRequest EventKind = "pull_request"
 	Tag         EventKind = "tag"
+	Schedule    EventKind = "schedule"
 )
 
 // Event is what asked for a run: a webhook, or a person at a shell.
@@ -33,6 +34,7 @@ type Event struct {
 	Repo    string    `json:"repo,omitzero"`    // clone URL or directory
 	Ref     string    `json:"ref,omitzero"`     // "refs/heads/main", "refs/tags/v1", "refs/pull/7/head"; empty when unknown
 	Base    string    `json:"base,omitzero"`    // target branch of a pull request, without refs/heads/
+	Name    string    `json:"name,omitzero"`    // of a schedule
 	Commit  string    `json:"commit,omitzero"`  // hex object id; empty outside git
 	Dirty   bool      `json:"dirty,omitzero"`   // the tree differs from Commit
 	Trusted bool      `json:"trusted,omitzero"` // false for a fork's pull request

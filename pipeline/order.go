@@ -40,7 +40,8 @@ func ordered(tasks []Task) []Task {
 	return out
 }
 
-// skip writes the Skip reasons of ev. What a running task needs runs too.
+// skip writes the Skip reasons of ev, over those that tests have of their own. A
+// build that a running task needs runs too; a test whose need is skipped does not.
 func (p *Pipeline) skip(tasks []Task, ev Event) {
 	all := p.When.skip(ev)
 	reasons := make(map[string]string, len(p.images))
@@ -55,7 +56,14 @@ func (p *Pipeline) skip(tasks []Task, ev Event) {
 		}
 	}
 	for i := range tasks {
-		tasks[i].Skip = reasons[tasks[i].Image]
+		if why := reasons[tasks[i].Image]; why != "" {
+			tasks[i].Skip = why
+		}
+		for _, need := range tasks[i].Needs {
+			if n := tasks[need]; n.Kind == TestTask && n.Skip != "" && tasks[i].Skip == "" {
+				tasks[i].Skip = "needs " + n.ID + ", which is skipped"
+			}
+		}
 	}
 	for i := len(tasks) - 1; i >= 0; i-- {
 		if tasks[i].Skip != "" {

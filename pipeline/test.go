@@ -10,6 +10,7 @@ type testFile struct {
 	Test
 	needs    []placed[string]
 	services []placed[string]
+	when     When
 }
 
 func defaultTest() testFile {
@@ -25,12 +26,14 @@ var testCodec = object("test", "One command inside the exact image.", defaultTes
 	"mem_limit": "write resources: {memory: ...}", "memory": "write resources: {memory: ...}", "cpus": "write resources: {cpus: ...}", "pids_limit": "write resources: {pids: ...}",
 	"junit": "write reports: {junit: ...}", "artifacts": "write reports: {junit: ...}; /out is kept", "ports": "tests reach services by name; no port is published",
 	"networks": "write network: none, services or internet", "workdir": "write working_dir", "allow_failure": "a test that may fail proves nothing; leave it out",
-	"when": "it belongs to the image or the pipeline", "matrix": "it belongs to the image",
+	"matrix": "it belongs to the image",
 },
 	at("command", shellCommand, "What to run. Text runs in the image's /bin/sh; a list runs as it is.",
 		func(t *testFile) *[]string { return &t.Command }).must(),
 	at("needs", fixed(oneOrMore(withPlace(nameCodec))), "Tests of the same image that must pass before it.",
 		func(t *testFile) *[]placed[string] { return &t.needs }),
+	at("when", whenCodec, "Which events it runs for, within the image's. One that is skipped passes no gate that names it.",
+		func(t *testFile) *When { return &t.when }),
 	at("entrypoint", words, "Goes before the command. Default: nothing, not even the image's own.",
 		func(t *testFile) *[]string { return &t.Entrypoint }),
 	at("environment", keyValues, "Variables, over the image's own.",

@@ -6,11 +6,12 @@ import (
 	"strings"
 )
 
-// When says which events a pipeline or an image runs for. The zero value is
-// every event. Where Push or PullRequest is given, the other kind does not run.
+// When says which events a pipeline, an image or a test runs for. The zero value is
+// every event. Where Push, PullRequest or Schedule is given, the kinds that are not do not run.
 type When struct {
 	Push        *PushFilter        `json:"push,omitzero"`
 	PullRequest *PullRequestFilter `json:"pull_request,omitzero"`
+	Schedule    *ScheduleFilter    `json:"schedule,omitzero"`
 	Paths       []string           `json:"paths,omitzero"` // globs; one changed path must match
 }
 
@@ -25,6 +26,11 @@ type PushFilter struct {
 type PullRequestFilter struct {
 	Branches []string `json:"branches,omitzero"` // globs over the target
 	Forks    Forks    `json:"forks,omitzero"`
+}
+
+// ScheduleFilter selects what runs by the clock.
+type ScheduleFilter struct {
+	Names []string `json:"names,omitzero"` // globs
 }
 
 // Forks says what becomes of a pull request from a fork.
@@ -44,7 +50,7 @@ func (w When) skip(ev Event) string {
 	if ev.Kind == "" {
 		return ""
 	}
-	if w.Push != nil || w.PullRequest != nil {
+	if w.Push != nil || w.PullRequest != nil || w.Schedule != nil {
 		if reason := w.kindSkip(ev); reason != "" {
 			return "when: " + reason
 		}
@@ -63,6 +69,11 @@ func (w When) kindSkip(ev Event) string {
 			return "pull requests from forks are denied"
 		}
 		return nameSkip("the target branch", branch, w.PullRequest.Branches)
+	case ev.Kind == Schedule:
+		if w.Schedule == nil {
+			return "schedules are not named"
+		}
+		return nameSkip("the schedule", ev.Name, w.Schedule.Names)
 	case w.Push == nil:
 		return "pushes are not named"
 	case ev.Kind == Tag || tag != "":

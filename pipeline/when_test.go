@@ -1,6 +1,7 @@
 package pipeline_test
 
 import (
+	"strings"
 	"testing"
 
 	"slipway/pipeline"
@@ -19,6 +20,9 @@ func TestWhen(t *testing.T) {
 	}
 	pull := func(base string, trusted bool) pipeline.Event {
 		return pipeline.Event{Kind: pipeline.PullRequest, Ref: "refs/pull/1/head", Base: base, Trusted: trusted}
+	}
+	clock := func(name string) pipeline.Event {
+		return pipeline.Event{Kind: pipeline.Schedule, Ref: "refs/heads/main", Name: name, Trusted: true}
 	}
 	for _, c := range []struct {
 		name, when string
@@ -49,6 +53,14 @@ func TestWhen(t *testing.T) {
 		{"fork held", "{pull_request: {}}", pull("main", false), ""},
 		{"fork denied", "{pull_request: {forks: deny}}", pull("main", false), "when: pull requests from forks are denied"},
 		{"own pull request, forks denied", "{pull_request: {forks: deny}}", pull("main", true), ""},
+		{"schedule", "{schedule: {names: [night*]}}", clock("nightly"), ""},
+		{"other schedule", "{schedule: {names: [night*]}}", clock("weekly"), "when: the schedule weekly is not among night*"},
+		{"schedule of a proof, whose name it does not say", "{schedule: {names: [night*]}}", clock(""), ""},
+		{"schedules, all", "{schedule: }", clock("weekly"), ""},
+		{"schedules only", "{schedule: {}}", push("refs/heads/main"), "when: pushes are not named"},
+		{"pushes only, schedule", "{push: {}}", clock("nightly"), "when: schedules are not named"},
+		{"none, schedule", "{}", clock("nightly"), ""},
+		{"schedule and paths", "{paths: [api/**]}", clock("nightly"), ""},
 		{"path", "{paths: [api/**]}", push("refs/heads/x", "README.md", "api/a/b.go"), ""},
 		{"no path", "{paths: [api/**]}", push("refs/heads/x", "README.md", "apix/a"), "paths: nothing under api/** changed"},
 		{"nothing changed", "{paths: [\"**\"]}", push("refs/heads/x", []string{}...), "paths: nothing under ** changed"},
@@ -64,6 +76,7 @@ func TestWhen(t *testing.T) {
 			for _, text := range []string{
 				"version: 1\nwhen: " + c.when + "\nimages: {a: {build: ., tests: {t: {command: x}}}}\n",
 				"version: 1\nimages: {a: {build: ., when: " + c.when + ", tests: {t: {command: x}}}}\n",
+				"version: 1\nimages: {a: {build: ., tests: {t: {when: " + c.when + ", command: x}}}}\n",
 			} {
 				p, err := pipeline.Parse("f", []byte(text))
 				if err != nil {
@@ -74,6 +87,12 @@ func TestWhen(t *testing.T) {
 					t.Fatal(err)
 				}
 				for _, task := range plan.Tasks {
+					if task.Kind == pipeline.BuildTask && strings.Contains(text, "t: {when:") {
+						if task.Skip != "" {
+							t.Errorf("a test's when skips the build: %q", task.Skip)
+						}
+						continue
+					}
 					if task.Skip != c.want {
 						t.Errorf("%s: %q, want %q, of\n%s", task.ID, task.Skip, c.want, text)
 					}
@@ -106,5 +125,50 @@ images:
 	}
 	if len(plan.Tasks) != len(want) {
 		t.Errorf("%d tasks, want %d", len(plan.Tasks), len(want))
+	}
+}
+
+// A test for nights alone is skipped by a push, with what needs it.
+func TestTestsOfASchedule(t *testing.T) {
+	p, err := pipeline.Parse("f", []byte(`version: 1
+images:
+  web:
+    build: .
+    tests:
+      unit: {command: x}
+      load: {command: x, when: {schedule: {names: [nightly]}}}
+      report: {command: x, needs: [load]}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	nightly := pipeline.Event{Kind: pipeline.Schedule, Name: "nightly", Ref: "refs/heads/main", Trusted: true}
+	digests := map[string]string{}
+	for _, c := range []struct {
+		event pipeline.Event
+		want  map[string]string
+	}{
+		{pushMain, map[string]string{"web/load": "when: pushes are not named", "web/report": "needs web/load, which is skipped"}},
+		{nightly, nil},
+		{pipeline.Event{}, nil},
+	} {
+		plan, err := p.Expand(c.event)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(plan.Tasks) != 4 {
+			t.Fatalf("%d tasks", len(plan.Tasks))
+		}
+		for _, task := range plan.Tasks {
+			if task.Skip != c.want[task.ID] {
+				t.Errorf("%s by %q: %q, want %q", task.ID, c.event.Kind, task.Skip, c.want[task.ID])
+			}
+			// What a test proves is the same, whichever event ran it.
+			d := plan.Definition(task).String()
+			if was, ok := digests[task.ID]; ok && was != d {
+				t.Errorf("%s has another definition by %q", task.ID, c.event.Kind)
+			}
+			digests[task.ID] = d
+		}
 	}
 }

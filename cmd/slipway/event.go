@@ -23,9 +23,9 @@ type eventFlags struct {
 func (f eventFlags) event(ctx context.Context, dir string) (ev pipeline.Event, _ *git.Tree, err error) {
 	ev = pipeline.Event{Kind: pipeline.EventKind(f.kind), Repo: dir, Ref: f.ref, Trusted: true}
 	switch ev.Kind {
-	case "", pipeline.Push, pipeline.PullRequest, pipeline.Tag:
+	case "", pipeline.Push, pipeline.PullRequest, pipeline.Tag, pipeline.Schedule:
 	default:
-		return ev, nil, usagef("--event %s: use push, pull_request or tag", f.kind)
+		return ev, nil, usagef("--event %s: use push, pull_request, tag or schedule", f.kind)
 	}
 	tree, err := git.Open(dir)
 	if errors.Is(err, git.ErrNone) {

@@ -55,7 +55,7 @@ func runPipelineCommand(g *globals) *cobra.Command {
 	fs := cmd.Flags()
 	fs.BoolVar(&f.dryRun, "dry-run", false, "print what would be done and why; build, start and write nothing")
 	fs.StringArrayVar(&f.only, "only", nil, "an image or IMAGE/TEST and what it needs (repeatable)")
-	fs.StringVar(&f.kind, "event", "", "run as this event: push, pull_request or tag")
+	fs.StringVar(&f.kind, "event", "", "run as this event: push, pull_request, tag or schedule")
 	fs.StringVar(&f.ref, "ref", "", "run as this ref, e.g. refs/heads/main (default: what is checked out)")
 	fs.StringVar(&f.base, "base", "", "with --event: the commit or branch that `paths` are compared with")
 	fs.BoolVar(&f.rerunTests, "rerun-tests", false, "run tests even where their result could be reused; layers stay cached")

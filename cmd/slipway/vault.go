@@ -50,7 +50,7 @@ func setSecretCommand(g *globals, repo *string) *cobra.Command {
 			"Runs of forks get no secret.",
 		Args: cobra.ExactArgs(1),
 	}
-	cmd.Flags().StringSliceVar(&events, "events", []string{"push", "tag"}, "whose runs may read it: push, tag, pull_request")
+	cmd.Flags().StringSliceVar(&events, "events", []string{"push", "tag"}, "whose runs may read it: push, tag, pull_request, schedule")
 	cmd.Flags().StringVar(&file, "file", "", "read the value from this file (default: standard input)")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		in := cmd.InOrStdin()
