@@ -157,6 +157,7 @@ func root(g *globals) *cobra.Command {
 		restoreCommand(g),
 		reposCommand(g),
 		tokensCommand(g),
+		schedulesCommand(g),
 		cancelCommand(g),
 		allowCommand(g),
 		gcCommand(g),

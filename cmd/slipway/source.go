@@ -67,6 +67,9 @@ func fetchCommit(ctx context.Context, mirror *git.Mirror, remote git.Remote, run
 		return c, err
 	}
 	c.event = pipeline.Event{Kind: run.Kind, Repo: remote.URL, Ref: run.Ref, Base: run.Base, Commit: c.commit.ID, Trusted: run.Trusted}
+	if run.Kind == pipeline.Schedule {
+		c.event.Base, c.event.Name = "", run.Base
+	}
 	if c.skip = c.skipped(run); c.skip != "" {
 		return c, nil
 	}
@@ -138,7 +141,7 @@ func (c checkout) changed(ctx context.Context, remote git.Remote, run ledger.Run
 var skipWords = []string{"[skip ci]", "[ci skip]", "[no ci]"}
 
 func (c checkout) skipped(run ledger.Run) string {
-	if run.Kind != pipeline.Tag {
+	if run.Kind != pipeline.Tag && run.Kind != pipeline.Schedule {
 		for _, word := range skipWords {
 			if strings.Contains(strings.ToLower(c.commit.Message), word) {
 				return "the commit's message says " + word

@@ -86,6 +86,7 @@ var rooms = []room{
 	{"github.com/prometheus", []string{"internal/server"}, "what is measured is shown by the server"},
 	{"database/sql", []string{"internal/ledger"}, "one room speaks SQL"},
 	{"modernc.org/sqlite", []string{"internal/ledger"}, "one room speaks SQL"},
+	{"github.com/adhocore/gronx", []string{"internal/ledger"}, "one reader of when a schedule is due"},
 	{"github.com/jackc/pgx", []string{"internal/ledger"}, "one room speaks SQL"},
 	{"flag", []string{"cmd"}, "flags are read in cmd"},
 }

@@ -35,8 +35,8 @@ type Run struct {
 	Name     string             `json:"repo"`
 	Kind     pipeline.EventKind `json:"event"`
 	Ref      string             `json:"ref"`
-	Base     string             `json:"base,omitempty"`
-	Before   string             `json:"before,omitempty"`
+	Base     string             `json:"base,omitempty"`   // target branch of a pull request, or name of a schedule
+	Before   string             `json:"before,omitempty"` // where the ref was; of a schedule, the time it was due
 	Commit   string             `json:"commit"`
 	Source   string             `json:"source,omitempty"` // clone URL of a fork
 	Trusted  bool               `json:"trusted"`

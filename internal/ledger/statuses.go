@@ -4,6 +4,8 @@ import (
 	"context"
 	"database/sql"
 	"time"
+
+	"slipway/pipeline"
 )
 
 // Status is what a forge is to be told of a commit.
@@ -11,6 +13,7 @@ type Status struct {
 	Seq   int64
 	Repo  string // ID
 	Run   string
+	Kind  pipeline.EventKind // of the run
 	SHA   string
 	State State // of the run
 	Says  string
@@ -37,9 +40,9 @@ func sayFirst(ctx context.Context, tx *sql.Tx, repo, run, sha string, s State, s
 // DueStatuses lists what is to be sent now, the oldest first.
 func (l *Ledger) DueStatuses(ctx context.Context, now time.Time, limit int) ([]Status, error) {
 	return rows(ctx, l.read, func(r row) (s Status, err error) {
-		err = r.Scan(&s.Seq, &s.Repo, &s.Run, &s.SHA, &s.State, &s.Says, &s.Tries)
+		err = r.Scan(&s.Seq, &s.Repo, &s.Run, &s.Kind, &s.SHA, &s.State, &s.Says, &s.Tries)
 		return s, err
-	}, `SELECT seq, repo, run, sha, state, says, tries FROM statuses WHERE done = 0 AND due <= $1 ORDER BY seq LIMIT $2`, ms(now), limit)
+	}, `SELECT s.seq, s.repo, s.run, r.kind, s.sha, s.state, s.says, s.tries FROM statuses s JOIN runs r ON r.id = s.run WHERE s.done = 0 AND s.due <= $1 ORDER BY s.seq LIMIT $2`, ms(now), limit)
 }
 
 // Sent takes a status from the list: the forge has it, or problem says why it never will.

@@ -37,6 +37,7 @@ var asked = map[string]question{
 	"post /api/v1/uploads":          {path: "/api/v1/uploads?bytes=5", body: "hello", kind: "application/zstd"},
 	"post /api/v1/runs":             {path: "/api/v1/runs", body: `{"upload": "` + digest.FromString("hello").String() + `", "event": {"ref": "refs/heads/main", "changed": ["a"]}, "only": ["web"]}`},
 	"get /api/v1/repos":             {path: "/api/v1/repos"},
+	"get /api/v1/schedules":         {path: "/api/v1/schedules"},
 	"get /api/v1/audit":             {path: "/api/v1/audit"},
 	"post /api/v1/runs/{id}/allow":  {path: "/api/v1/runs/{held}/allow", body: `{"commit": "` + hash(9) + `"}`},
 	"post /api/v1/runs/{id}/cancel": {path: "/api/v1/runs/{held}/cancel", body: "{}"},
@@ -115,6 +116,8 @@ func TestOpenAPI(t *testing.T) {
 	if code, said := w.deliver(t, http.DefaultClient, "fork", []byte(fork)); code != http.StatusAccepted {
 		t.Fatalf("%d %s", code, said)
 	}
+	_, err = w.ledger.AddSchedule(t.Context(), ledger.Schedule{Repo: "hook", Name: "yearly", Cron: "@yearly", Zone: "UTC", Branch: "main"})
+	must(t, err)
 	held := w.until(t, "held", func(r ledger.Run) bool { return r.State == ledger.Held })
 
 	_, text := w.request(t, http.MethodGet, "/api/v1/openapi.json", token)

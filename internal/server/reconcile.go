@@ -100,7 +100,9 @@ func (r *reconciler) untold(ctx context.Context, repo ledger.Repo, ref, commit s
 	if err != nil {
 		return "", false, err
 	}
-	runs = slices.DeleteFunc(runs, func(run ledger.Run) bool { return run.Kind == pipeline.PullRequest }) // on Bitbucket they have branches' names
+	runs = slices.DeleteFunc(runs, func(run ledger.Run) bool {
+		return run.Kind == pipeline.PullRequest || run.Kind == pipeline.Schedule // pull requests have branches' names on Bitbucket
+	})
 	switch {
 	case slices.ContainsFunc(runs, func(run ledger.Run) bool { return run.Commit == commit }):
 		return "", false, nil

@@ -85,6 +85,7 @@ func (s *Server) routes() []route {
 			takes: content{of: Begin{}}, limit: maxBegin, gives: content{of: ledger.Run{}}, code: http.StatusAccepted, do: s.beginRun,
 		},
 		{pattern: "GET /api/v1/repos", role: ledger.Viewer, summary: "List the repositories", gives: content{of: repoList{}}, do: s.repos},
+		{pattern: "GET /api/v1/schedules", role: ledger.Viewer, summary: "List the schedules, with when they are due", gives: content{of: scheduleList{}}, do: s.schedules},
 		{pattern: "GET /api/v1/audit", role: ledger.Admin, summary: "List what was done and refused, the newest first", gives: content{of: deedList{}}, do: s.audit},
 		{
 			pattern: "POST /api/v1/runs/{id}/cancel", role: ledger.Developer, summary: "End a run",

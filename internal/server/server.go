@@ -42,7 +42,8 @@ type Options struct {
 	Uploads upload.Store
 
 	// Look says where the branches and tags of a repository are, by their whole names.
-	// It is asked every LookEvery, for pushes whose webhook was lost; 0: never.
+	// It is asked when a schedule is due, and every LookEvery, for pushes whose webhook
+	// was lost; 0: never.
 	Look      func(ctx context.Context, repo ledger.Repo) (map[string]string, error)
 	LookEvery time.Duration
 	SeenFile  func(repo ledger.Repo) string // where it is kept what the last look saw
@@ -105,6 +106,9 @@ func (s *Server) Work(ctx context.Context) error {
 	all.Go(func() { s.every(ctx, 300*time.Millisecond, nil, s.cancelRuns) })
 	all.Go(func() { s.every(ctx, ledger.Lease/4, nil, s.beat) })
 	all.Go(func() { s.every(ctx, time.Hour, nil, s.forget) })
+	if s.Look != nil {
+		all.Go(func() { s.every(ctx, time.Second, nil, (&scheduler{Server: s, later: map[string]time.Time{}}).keep) })
+	}
 	if s.LookEvery > 0 {
 		all.Go(func() { s.every(ctx, s.LookEvery, nil, (&reconciler{Server: s}).reconcile) })
 	}

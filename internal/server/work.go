@@ -12,6 +12,7 @@ import (
 
 	"slipway/internal/forge"
 	"slipway/internal/ledger"
+	"slipway/pipeline"
 )
 
 // takeRuns takes runs, as many at a time as there may be, until ctx ends, and
@@ -263,6 +264,9 @@ func (s *Server) send(ctx context.Context, repo ledger.Repo, reach Reach, status
 // statusOf is what a forge shows.
 func statusOf(s ledger.Status, public string) forge.Status {
 	out := forge.Status{Commit: s.SHA, Context: "slipway", Description: s.Says, URL: public + "/runs/" + s.Run}
+	if s.Kind == pipeline.Schedule {
+		out.Context = "slipway/schedule" // beside that of the push, not in its place
+	}
 	switch s.State {
 	case ledger.Held, ledger.Queued, ledger.Running:
 		out.State = forge.Pending

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"slipway/internal/ledger"
+	"slipway/pipeline"
+)
+
+// Tests for nights alone are left out by a push and run by a schedule, which
+// reuses what the push has tested and promotes nothing.
+func TestServeSchedule(t *testing.T) {
+	v := newServed(t)
+	v.write(t, ".ci.yml", `version: 1
+images:
+  web:
+    build: .
+    tests:
+      unit: {command: "cat /a.txt"}
+      long: {command: "cat /a.txt", when: {schedule: {names: [nightly]}}}
+environments: [environments/test.yml]
+`)
+	commit := v.commit(t, "nights")
+	for args, want := range map[string]string{"--cron 1": "says no times", "--cron @daily --timezone Mars": "no time zone"} {
+		if out, err := v.slipway(append([]string{"schedules", "add", "example/web", "bad"}, strings.Fields(args)...)...).CombinedOutput(); err == nil || !strings.Contains(string(out), want) {
+			t.Errorf("schedules add %s: %v %s", args, err, out)
+		}
+	}
+	v.must(t, "schedules", "add", "example/web", "nightly", "--cron", "0 3 * * *", "--timezone", "Europe/Berlin")
+	v.must(t, "schedules", "add", "example/web", "other", "--cron", "@yearly", "--branch", "other")
+	v.must(t, "schedules", "rm", "example/web", "other")
+	if out := string(v.must(t, "schedules", "ls")); !strings.Contains(out, "Europe/Berlin") || strings.Contains(out, "other") {
+		t.Errorf("schedules ls: %s", out)
+	}
+
+	v.start(t)
+	v.push(t, "d1", zeros, commit)
+	pushed := v.until(t, commit, "promoted", promoted)
+	if tests := recordOf(t, pushed).Images[0].Tests; pushed.State != ledger.Passed || tests[0].State != pipeline.Passed || tests[1].State != pipeline.Skipped || tests[1].Reason != "when: pushes are not named" {
+		t.Fatalf("%s: %+v", pushed.State, tests)
+	}
+
+	l, err := (&globals{root: v.root}).openLedger(t.Context(), ledgerFlags{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := l.Schedules(t.Context())
+	if err == nil {
+		_, err = l.Keep(t.Context(), all[0], "none", "", time.Now().Add(-48*time.Hour)) // it was due yesterday
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	night := v.until(t, commit, "run by the schedule", func(r ledger.Run) bool { return r.Kind == pipeline.Schedule && r.State.Over() })
+	record := recordOf(t, night)
+	if tests := record.Images[0].Tests; night.State != ledger.Passed || record.Unsigned != "" || tests[0].ReusedFrom == "" || tests[1].State != pipeline.Passed || tests[1].ReusedFrom != "" || tests[1].Attestation == "" {
+		t.Errorf("%s %s: %s", night.State, night.Reason, night.Result)
+	}
+	if record.Images[0].Digest != recordOf(t, pushed).Images[0].Digest {
+		t.Error("at night another image is tested")
+	}
+	if night.Promotion != nil {
+		t.Errorf("a schedule promotes: %+v", night.Promotion)
+	}
+	if code := v.stop(t, syscall.SIGTERM); code != exitDone {
+		t.Errorf("stopped with %d\n%s", code, v.said())
+	}
+	v.nothingLeft(t, "after the server")
+}
