@@ -4,6 +4,9 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"slipway/pipeline"
@@ -53,7 +56,6 @@ type arrival struct {
 	ctx      context.Context //nolint:containedctx // of the waiting caller: whoever gave up is not written
 	delivery Delivery
 	changes  []Change
-	owner    string
 	accepted Accepted
 	done     chan error
 }
@@ -66,7 +68,7 @@ type arrival struct {
 // Deliveries that arrive together are committed together: a disk that takes 5 ms
 // for each commit would carry no more than 200 a second otherwise.
 func (l *Ledger) Accept(ctx context.Context, d Delivery, changes []Change) (Accepted, error) {
-	a := &arrival{ctx: ctx, delivery: d, changes: changes, owner: l.owner, done: make(chan error, 1)}
+	a := &arrival{ctx: ctx, delivery: d, changes: changes, done: make(chan error, 1)}
 	select {
 	case l.arrivals <- a:
 	case <-ctx.Done():
@@ -116,17 +118,25 @@ func (l *Ledger) waiting(first *arrival) []*arrival {
 }
 
 // commitBatch writes a batch, and one by one where that fails: one that the
-// database will not have must not cost others.
+// database will not have must not cost others. A database that takes nothing at
+// all is not asked again for each.
 func (l *Ledger) commitBatch(batch []*arrival) {
 	err := l.commit(batch)
-	if err == nil || len(batch) == 1 {
+	if err == nil || len(batch) == 1 || errors.Is(err, errShut) {
 		for _, a := range batch {
 			a.done <- err
 		}
 		return
 	}
-	for _, a := range batch {
-		a.done <- l.commit([]*arrival{a})
+	for i, a := range batch {
+		err := l.commit(batch[i : i+1])
+		a.done <- err
+		if errors.Is(err, errShut) && a.ctx.Err() == nil {
+			for _, a := range batch[i+1:] {
+				a.done <- err
+			}
+			return
+		}
 	}
 }
 
@@ -136,70 +146,148 @@ func (l *Ledger) commit(batch []*arrival) error {
 		ctx = batch[0].ctx
 	}
 	return l.change(ctx, "write a delivery", func(tx *sql.Tx) error {
-		for _, a := range batch {
-			if a.ctx.Err() != nil && len(batch) > 1 {
-				continue
-			}
-			a.accepted = Accepted{}
-			if err := a.write(ctx, tx); err != nil {
-				return err
-			}
+		waiting := batch
+		if len(batch) > 1 {
+			waiting = slices.DeleteFunc(slices.Clone(batch), func(a *arrival) bool { return a.ctx.Err() != nil })
 		}
-		return nil
+		return l.writeArrivals(ctx, tx, waiting)
 	})
 }
 
-func (a *arrival) write(ctx context.Context, tx *sql.Tx) error {
-	d := a.delivery
-	n, err := affected(tx.ExecContext(ctx,
-		`INSERT INTO deliveries (repo, id, event, received) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING`, d.Repo, d.ID, d.Event, ms(d.At)))
+// writeArrivals writes a batch in few statements of many rows: to parse one costs
+// SQLite more than to insert a row, and asking PostgreSQL costs a way there and back.
+func (l *Ledger) writeArrivals(ctx context.Context, tx *sql.Tx, batch []*arrival) error {
+	if err := l.writeDeliveries(ctx, tx, batch); err != nil {
+		return err
+	}
+	made, err := l.writeRuns(ctx, tx, batch)
 	if err != nil {
 		return err
 	}
-	if a.accepted.Duplicate = n == 0; a.accepted.Duplicate {
-		if _, err := tx.ExecContext(ctx, `UPDATE deliveries SET again = again + 1 WHERE repo = $1 AND id = $2`, d.Repo, d.ID); err != nil {
-			return err
+	var first []any
+	for _, a := range batch {
+		for _, c := range a.changes {
+			if _, ok := made[c.Run]; ok {
+				first = append(first, a.delivery.Repo, c.Run, c.After, string(c.State), c.Reason, ms(a.delivery.At), ms(a.delivery.At))
+			}
 		}
 	}
-	for _, c := range a.changes {
-		if err := a.run(ctx, tx, c); err != nil {
+	_, err = insert(ctx, tx, l.d, scanPair, `INSERT INTO statuses (repo, run, sha, state, says, created, due)`, 7, first, "")
+	if err != nil {
+		return err
+	}
+	for _, a := range batch {
+		for _, c := range a.changes {
+			if err := a.settle(ctx, tx, c, made); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// writeDeliveries finds out which are new.
+func (l *Ledger) writeDeliveries(ctx context.Context, tx *sql.Tx, batch []*arrival) error {
+	var values []any
+	for _, a := range batch {
+		d := a.delivery
+		values = append(values, d.Repo, d.ID, d.Event, ms(d.At))
+	}
+	found, err := insert(ctx, tx, l.d, scanPair, `INSERT INTO deliveries (repo, id, event, received)`, 4, values, `ON CONFLICT DO NOTHING RETURNING repo, id`)
+	if err != nil {
+		return err
+	}
+	fresh := map[[2]string]bool{}
+	for _, f := range found {
+		fresh[f] = true
+	}
+	for _, a := range batch {
+		key := [2]string{a.delivery.Repo, a.delivery.ID}
+		a.accepted = Accepted{Duplicate: !fresh[key]}
+		delete(fresh, key) // the next in this batch with the same ID is known
+		if !a.accepted.Duplicate {
+			continue
+		}
+		if _, err := tx.ExecContext(ctx, `UPDATE deliveries SET again = again + 1 WHERE repo = $1 AND id = $2`, key[0], key[1]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (a *arrival) run(ctx context.Context, tx *sql.Tx, c Change) error {
-	d := a.delivery
-	ended := int64(0)
-	if c.State.Over() {
-		ended = ms(d.At)
-	}
-	home := ""
-	if c.Here {
-		home = a.owner
-	}
-	made, err := rows(ctx, tx, scanOne[int64],
-		`INSERT INTO runs (id, repo, kind, ref, base, old, sha, source, trusted, title, author, delivery, state, reason, created, ended, allowed, asked, home)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19) ON CONFLICT DO NOTHING RETURNING seq`,
-		c.Run, d.Repo, string(c.Kind), c.Ref, c.Base, c.Before, c.After, c.Source, flag(c.Trusted), c.Title, c.Author, d.ID, string(c.State), c.Reason, ms(d.At), ended,
-		c.Allowed, c.Asked.text(), home)
-	if err != nil {
-		return err
-	}
-	if len(made) == 0 {
-		if !a.accepted.Duplicate {
-			return nil // another delivery told of it before
+// writeRuns gives the numbers of the runs that are new, by ID.
+func (l *Ledger) writeRuns(ctx context.Context, tx *sql.Tx, batch []*arrival) (map[string]int64, error) {
+	var values []any
+	for _, a := range batch {
+		d := a.delivery
+		for _, c := range a.changes {
+			ended := int64(0)
+			if c.State.Over() {
+				ended = ms(d.At)
+			}
+			home := ""
+			if c.Here {
+				home = l.owner
+			}
+			values = append(values, c.Run, d.Repo, string(c.Kind), c.Ref, c.Base, c.Before, c.After, c.Source, flag(c.Trusted), c.Title, c.Author, d.ID, string(c.State), c.Reason, ms(d.At), ended,
+				c.Allowed, c.Asked.text(), home)
 		}
+	}
+	type one struct {
+		id  string
+		seq int64
+	}
+	all, err := insert(ctx, tx, l.d, func(r row) (o one, err error) {
+		err = r.Scan(&o.id, &o.seq)
+		return o, err
+	}, `INSERT INTO runs (id, repo, kind, ref, base, old, sha, source, trusted, title, author, delivery, state, reason, created, ended, allowed, asked, home)`, 19, values, `ON CONFLICT DO NOTHING RETURNING id, seq`)
+	made := make(map[string]int64, len(all))
+	for _, o := range all {
+		made[o.id] = o.seq
+	}
+	return made, err
+}
+
+// maxRows bounds the rows of one statement: SQLite takes 32,766 values, PostgreSQL 65,535.
+const maxRows = 1000
+
+// insert inserts rows of so many columns each, and scans what the statement returns.
+func insert[T any](ctx context.Context, tx *sql.Tx, d dialect, scan func(row) (T, error), into string, columns int, values []any, then string) (all []T, err error) {
+	for some := range slices.Chunk(values, maxRows*columns) {
+		var places strings.Builder
+		for n := range some {
+			between, place := ",", "?"
+			if n%columns == 0 {
+				between = "),("
+			}
+			if d.dollar {
+				place = "$" + strconv.Itoa(n+1)
+			}
+			places.WriteString(between + place)
+		}
+		found, err := rows(ctx, tx, scan, into+" VALUES "+places.String()[2:]+") "+then, some...)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, found...)
+	}
+	return all, nil
+}
+
+// settle does what a change asks of other runs, or of its own from before.
+func (a *arrival) settle(ctx context.Context, tx *sql.Tx, c Change, made map[string]int64) error {
+	seq, ok := made[c.Run]
+	switch {
+	case !ok && a.accepted.Duplicate:
 		return a.again(ctx, tx, c)
+	case !ok:
+		return nil // another delivery told of it before
 	}
 	a.accepted.Runs = append(a.accepted.Runs, c.Run)
-	if c.Newest {
-		if err := outrun(ctx, tx, d.Repo, c, made[0]); err != nil {
-			return err
-		}
+	if !c.Newest {
+		return nil
 	}
-	return sayFirst(ctx, tx, d.Repo, c.Run, c.After, c.State, c.Reason, d.At)
+	return outrun(ctx, tx, a.delivery.Repo, c, seq)
 }
 
 // again queues a run once more that this very delivery made and that did not pass.

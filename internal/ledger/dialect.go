@@ -17,6 +17,7 @@ type dialect struct {
 	serial string // column type of numbers that the database gives, in order
 	locked string // behind a SELECT that takes a row others may be taking
 	alone  string // before a migration: others wait
+	dollar bool   // values are $1, $2, …; else ?, for SQLite seeks each number among all, and of many that takes long
 }
 
 var (
@@ -25,6 +26,7 @@ var (
 		serial: "bigint generated always as identity primary key",
 		locked: "FOR UPDATE SKIP LOCKED",
 		alone:  "SELECT pg_advisory_xact_lock(7130246)",
+		dollar: true,
 	}
 )
 

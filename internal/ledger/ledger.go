@@ -90,15 +90,19 @@ func (l *Ledger) Ping(ctx context.Context) error {
 	})
 }
 
+// errShut says that the database cannot be written to at all: it is locked, or away.
+var errShut = errors.New("no transaction can begin")
+
 // change does something in one transaction; when it returns nil, that is on the disk.
 func (l *Ledger) change(ctx context.Context, what string, do func(*sql.Tx) error) error {
 	tx, err := l.write.BeginTx(ctx, nil)
-	if err == nil {
-		if err = do(tx); err == nil {
-			err = tx.Commit()
-		} else {
-			err = errors.Join(err, rolledBack(tx))
-		}
+	if err != nil {
+		return told(what, fmt.Errorf("%w: %w", errShut, err))
+	}
+	if err = do(tx); err == nil {
+		err = tx.Commit()
+	} else {
+		err = errors.Join(err, rolledBack(tx))
 	}
 	return told(what, err)
 }

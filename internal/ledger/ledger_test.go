@@ -22,7 +22,7 @@ import (
 // onBoth runs a test on SQLite and on PostgreSQL.
 func onBoth(t *testing.T, test func(t *testing.T, database string)) {
 	t.Run("sqlite", func(t *testing.T) { test(t, filepath.Join(t.TempDir(), "ledger.db")) })
-	t.Run("postgres", func(t *testing.T) { test(t, server.newDatabase(t)) })
+	t.Run("postgres", func(t *testing.T) { test(t, server.Database(t)) })
 }
 
 func open(t testing.TB, database, owner string) *ledger.Ledger {

@@ -8,9 +8,11 @@ import (
 	"slipway/internal/need"
 )
 
+var server need.Postgres
+
 func TestMain(m *testing.M) {
 	code := need.Run(m)
-	if err := server.stop(); err != nil {
+	if err := server.Stop(); err != nil {
 		code = max(code, 1)
 		_, _ = os.Stderr.WriteString(errors.Join(errors.New("stop PostgreSQL"), err).Error() + "\n")
 	}

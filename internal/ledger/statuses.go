@@ -3,6 +3,8 @@ package ledger
 import (
 	"context"
 	"database/sql"
+	"strconv"
+	"strings"
 	"time"
 
 	"slipway/pipeline"
@@ -27,12 +29,7 @@ func say(ctx context.Context, tx *sql.Tx, repo, run, sha string, s State, says s
 	if err != nil {
 		return err
 	}
-	return sayFirst(ctx, tx, repo, run, sha, s, says, now)
-}
-
-// sayFirst is say for a run of which nothing was said yet.
-func sayFirst(ctx context.Context, tx *sql.Tx, repo, run, sha string, s State, says string, now time.Time) error {
-	_, err := tx.ExecContext(ctx, `INSERT INTO statuses (repo, run, sha, state, says, created, due) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+	_, err = tx.ExecContext(ctx, `INSERT INTO statuses (repo, run, sha, state, says, created, due) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
 		repo, run, sha, string(s), says, ms(now), ms(now))
 	return err
 }
@@ -59,12 +56,12 @@ func (l *Ledger) Unsaid(ctx context.Context, all []Status, why string) error {
 		return nil
 	}
 	return l.change(ctx, "note statuses", func(tx *sql.Tx) error {
-		for _, s := range all {
-			if _, err := tx.ExecContext(ctx, `UPDATE statuses SET done = $1, problem = $2 WHERE seq = $3`, ms(time.Now()), why, s.Seq); err != nil {
-				return err
-			}
+		list := make([]string, len(all))
+		for i, s := range all {
+			list[i] = strconv.FormatInt(s.Seq, 10)
 		}
-		return nil
+		_, err := tx.ExecContext(ctx, `UPDATE statuses SET done = $1, problem = $2 WHERE seq IN (`+strings.Join(list, ",")+`)`, ms(time.Now()), why)
+		return err
 	})
 }
 

@@ -45,9 +45,14 @@ func must(tb testing.TB, err error) {
 // newWorld opens a ledger with one repository; serve makes it work.
 func newWorld(tb testing.TB) *world {
 	tb.Helper()
+	return newWorldOn(tb, filepath.Join(tb.TempDir(), "ledger.db"))
+}
+
+func newWorldOn(tb testing.TB, database string) *world {
+	tb.Helper()
 	w := &world{dir: tb.TempDir(), secret: []byte(forge.NewSecret())}
 	var err error
-	w.ledger, err = ledger.Open(context.Background(), ledger.Options{Database: filepath.Join(w.dir, "ledger.db"), Owner: "here"})
+	w.ledger, err = ledger.Open(context.Background(), ledger.Options{Database: database, Owner: "here"})
 	must(tb, err)
 	tb.Cleanup(func() { must(tb, w.ledger.Close()) })
 	must(tb, w.ledger.AddRepo(context.Background(), ledger.Repo{ID: "hook", Name: "example/web", URL: "https://git.example.com/example/web.git", Forge: "generic", Secret: w.secret, Created: time.Now()}))

@@ -234,10 +234,17 @@ func (s *Server) sendStatuses(ctx context.Context) error {
 			unsaid = append(unsaid, status)
 		}
 	}
-	if len(due) == atOnce {
+	err = errors.Join(jobs.Wait(), s.Ledger.Unsaid(ctx, unsaid, "nobody to tell: no token, or no whole commit"))
+	switch {
+	case len(due) == atOnce:
 		nudge(s.sayable)
+	case len(unsaid) > 0: // nobody waits for the next of these: they come together, and keep no delivery from the disk
+		select {
+		case <-ctx.Done():
+		case <-time.After(100 * time.Millisecond):
+		}
 	}
-	return errors.Join(jobs.Wait(), s.Ledger.Unsaid(ctx, unsaid, "nobody to tell: no token, or no whole commit"))
+	return err
 }
 
 func (s *Server) send(ctx context.Context, repo ledger.Repo, reach Reach, status ledger.Status) error {
