@@ -2,15 +2,16 @@ package main
 
 import (
 	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -25,7 +26,9 @@ import (
 type served struct {
 	place
 	address, hook string
-	origin        string // URL of the repository that it fetches from
+	bare          string    // the repository that it fetches from
+	origin        string    // its URL
+	forge         *gitForge // nil: it is fetched as a directory, and no statuses are sent
 	secret        []byte
 	cmd           *exec.Cmd
 	log           string
@@ -36,17 +39,41 @@ const zeros = "0000000000000000000000000000000000000000"
 
 func newServed(t *testing.T) *served {
 	t.Helper()
+	return newServedOn(t, "", false)
+}
+
+// newServedOn keeps the ledger in a database, or in the root, and fetches from a
+// forge over HTTP, or from a directory.
+func newServedOn(t *testing.T, database string, overHTTP bool) *served {
+	t.Helper()
 	v := &served{place: newPlace(t)}
+	if database != "" {
+		v.env = append(v.env, "SLIPWAY_DATABASE="+database)
+	}
 	v.log = filepath.Join(filepath.Dir(v.root), "server.log")
 	var err error
 	if v.address, err = freeAddress(); err != nil {
 		t.Fatal(err)
 	}
 	v.env = append(v.env, "SLIPWAY_ADDRESS="+v.address, "SLIPWAY_PUBLIC_URL=http://"+v.address, "SLIPWAY_GIT_LOCAL=true")
-	v.origin = "file://" + filepath.Join(filepath.Dir(v.root), "origin.git")
+	top := filepath.Dir(v.root)
+	v.bare = filepath.Join(top, "example", "web.git")
+	v.origin = "file://" + v.bare
+	register := []string{"repos", "add", "--name", "example/web", "--json", "--forge", "generic"}
+	if overHTTP {
+		v.forge = newGitForge(t, top)
+		v.origin = "http://" + v.forge.address + "/example/web.git"
+		v.env = append(v.env, "SLIPWAY_GIT_PLAIN_HTTP=true")
+		token := filepath.Join(top, "token")
+		if err := os.WriteFile(token, []byte("a-token"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		register = append(register[:6], "gitea", "--repo-token", token)
+	}
 	v.git(t, "init", "-q", "-b", "main")
-	v.git(t, "init", "-q", "-b", "main", "--bare", strings.TrimPrefix(v.origin, "file://"))
+	v.git(t, "init", "-q", "-b", "main", "--bare", v.bare)
 	v.git(t, "remote", "add", "origin", v.origin)
+	v.git(t, "remote", "set-url", "--push", "origin", v.bare)
 	v.write(t, ".ci.yml", "version: 1\nimages: {web: {build: ., tests: {unit: {command: \"cat /a.txt\"}}}}\nenvironments: [environments/test.yml]\n")
 	v.write(t, "Dockerfile", "FROM example.com/base:1\nCOPY a.txt /a.txt\n")
 	v.write(t, "environments/test.yml", "version: 1\nname: test\nimages: {web: {}}\ngates: {branch: main, signers: [slipway.pub], tests: [web/unit]}\nauto: {branch: main}\n")
@@ -55,7 +82,7 @@ func newServed(t *testing.T) *served {
 	v.commit(t, "first")
 	v.must(t, "env", "init", v.dir)
 	var added struct{ Hook, Secret string }
-	if err := json.Unmarshal(v.must(t, "repos", "add", v.origin, "--forge", "generic", "--name", "example/web", "--json"), &added); err != nil {
+	if err := json.Unmarshal(v.must(t, append(register, v.origin)...), &added); err != nil {
 		t.Fatal(err)
 	}
 	v.hook, v.secret = added.Hook, []byte(added.Secret)
@@ -128,15 +155,13 @@ func (v *served) deliver(t *testing.T, id string, body map[string]any) (int, str
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, err := forge.Sign(v.secret, id, time.Now(), data)
-	if err != nil {
-		t.Fatal(err)
-	}
 	req, err := http.NewRequest(http.MethodPost, v.hook, bytes.NewReader(data))
 	if err != nil {
 		t.Fatal(err)
 	}
-	req.Header = h
+	if req.Header, err = v.headers(id, data); err != nil {
+		t.Fatal(err)
+	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return 0, err.Error()
@@ -146,14 +171,34 @@ func (v *served) deliver(t *testing.T, id string, body map[string]any) (int, str
 	return resp.StatusCode, string(said)
 }
 
-func pushOf(before, after string) map[string]any {
-	return map[string]any{"event": "push", "repository": "example/web", "ref": "refs/heads/main", "before": before, "after": after}
+// headers sign a webhook as the repository's forge does.
+func (v *served) headers(id string, body []byte) (http.Header, error) {
+	if v.forge == nil {
+		return forge.Sign(v.secret, id, time.Now(), body)
+	}
+	sum := hmac.New(sha256.New, v.secret)
+	_, _ = sum.Write(body) // a hash never fails
+	h := http.Header{}
+	h.Set("Content-Type", "application/json")
+	h.Set("X-Gitea-Event", "push")
+	h.Set("X-Gitea-Delivery", id)
+	h.Set("X-Gitea-Signature", hex.EncodeToString(sum.Sum(nil)))
+	return h, nil
+}
+
+func (v *served) pushOf(before, after string) map[string]any {
+	push := map[string]any{"event": "push", "repository": "example/web", "ref": "refs/heads/main", "before": before, "after": after}
+	if v.forge != nil {
+		push["repository"] = map[string]any{"id": 7, "full_name": "example/web"}
+		push["head_commit"] = map[string]any{"id": after, "message": "change"}
+	}
+	return push
 }
 
 // push delivers a push until it is accepted.
 func (v *served) push(t *testing.T, id, before, after string) string {
 	t.Helper()
-	code, said := v.deliver(t, id, pushOf(before, after))
+	code, said := v.deliver(t, id, v.pushOf(before, after))
 	if code != http.StatusAccepted {
 		t.Fatalf("push: %d %s\n%s", code, said, v.said())
 	}
@@ -282,12 +327,12 @@ func TestServe(t *testing.T) {
 func (v *served) refuses(t *testing.T) {
 	right := v.secret
 	v.secret = []byte(forge.NewSecret())
-	code, _ := v.deliver(t, "x", pushOf(zeros, v.git(t, "rev-parse", "HEAD")))
+	code, _ := v.deliver(t, "x", v.pushOf(zeros, v.git(t, "rev-parse", "HEAD")))
 	v.secret = right
 	if code != http.StatusForbidden {
 		t.Errorf("another secret: %d", code)
 	}
-	body := pushOf(zeros, v.git(t, "rev-parse", "HEAD"))
+	body := v.pushOf(zeros, v.git(t, "rev-parse", "HEAD"))
 	body["repository"] = "example/other"
 	if code, said := v.deliver(t, "y", body); code != http.StatusUnprocessableEntity {
 		t.Errorf("another repository: %d %s", code, said)
@@ -366,73 +411,6 @@ func (v *served) tokens(t *testing.T, id string) {
 	if _, err := c.run(t.Context(), id); err == nil {
 		t.Error("a removed token lets in")
 	}
-}
-
-// TestServeKilled kills the server -9 at random between a webhook and the end of
-// its promotion. Every accepted delivery is one run that passes and is promoted,
-// and the environment's file is always an old one or a new one.
-func TestServeKilled(t *testing.T) {
-	v := newServed(t)
-	v.start(t)
-	before := v.git(t, "rev-parse", "HEAD")
-	v.push(t, "warm", zeros, before) // the first fetches and builds everything
-	v.until(t, before, "promoted", promoted)
-	known := []string{v.runsInTest(t)}
-	kills, attempts := soak(4, 300), 0
-	for n := range kills {
-		commit := v.commit(t, fmt.Sprint("change ", n))
-		id := fmt.Sprint("kill-", n)
-		stopped := make(chan struct{})
-		go func() {
-			defer close(stopped)
-			time.Sleep(rand.N(2500 * time.Millisecond))
-			_ = v.cmd.Process.Kill()
-		}()
-		code, _ := v.deliver(t, id, pushOf(before, commit))
-		<-stopped
-		_ = v.cmd.Wait() // "signal: killed" is what is wanted
-		if got := v.runsInTest(t); !strings.HasPrefix(got, "sha256:") || len(got) != len(known[0]) {
-			t.Fatalf("test runs %q after a kill", got)
-		}
-		began := time.Now()
-		v.start(t)
-		if code != http.StatusAccepted { // a forge, or a person there, delivers it again
-			v.push(t, id, before, commit)
-		}
-		picked := v.until(t, commit, "taken up", func(r ledger.Run) bool { return r.State != ledger.Queued })
-		if took := time.Since(began); picked.Attempts > 1 {
-			t.Logf("kill %d: taken up %s after the start", n, took.Round(time.Millisecond))
-		}
-		r := v.until(t, commit, "promoted", promoted)
-		if r.State != ledger.Passed || !strings.Contains(r.Promotion.Detail, "done") && !strings.Contains(r.Promotion.Detail, "unchanged") {
-			t.Fatalf("%s %s, promotion %+v\n%s", r.State, r.Reason, r.Promotion, v.said())
-		}
-		if got, want := v.runsInTest(t), recordOf(t, r).Images[0].Digest; got != want || slices.Contains(known, got) {
-			t.Errorf("test runs %s, the run built %s", got, want)
-		}
-		known = append(known, v.runsInTest(t))
-		attempts += r.Attempts
-		before = commit
-	}
-	all := v.runs(t)
-	seen := map[string]int{}
-	for _, r := range all {
-		seen[r.Commit]++
-		if r.State != ledger.Passed {
-			t.Errorf("run %s is %s: %s", r.ID, r.State, r.Reason)
-		}
-	}
-	if len(seen) != kills+1 || len(all) != kills+1 {
-		t.Errorf("%d runs of %d commits, want %d", len(all), len(seen), kills+1)
-	}
-	t.Logf("%d kills, %d attempts", kills, attempts)
-	if attempts == kills {
-		t.Log("no kill met a run: the machine is too fast or too slow for these times")
-	}
-	if code := v.stop(t, syscall.SIGTERM); code != exitDone {
-		t.Errorf("stopped with %d\n%s", code, v.said())
-	}
-	v.nothingLeft(t, "after the kills")
 }
 
 // A server that is stopped lets what runs go on for a while, and gives back what

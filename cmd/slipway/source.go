@@ -45,23 +45,30 @@ func (g *globals) remoteOf(repo ledger.Repo, policy git.Policy, knownHosts strin
 	return r
 }
 
-// fetches is how often a remote that does not answer is asked, with longer pauses
-// each time: half a minute in all.
-const fetches = 6
+// fetchPauses are how long to wait before a remote that does not answer is asked
+// again: five minutes in all, for a forge that is being brought up to date.
+var fetchPauses = [...]time.Duration{
+	time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 15 * time.Second, 30 * time.Second,
+	time.Minute, time.Minute, time.Minute, time.Minute,
+}
 
 // fetchCommit fetches the commit of a run and what it is compared with, and
-// writes its files to dir.
-func fetchCommit(ctx context.Context, mirror *git.Mirror, remote git.Remote, run ledger.Run, dir string) (c checkout, err error) {
+// writes its files to dir. It says when the remote does not answer.
+func fetchCommit(ctx context.Context, mirror *git.Mirror, remote git.Remote, run ledger.Run, dir string, say func(string)) (c checkout, err error) {
 	c = checkout{mirror: mirror, url: remote.URL, dir: dir}
-	for n := 1; ; n++ {
-		if c.commit, err = fetchOne(ctx, mirror, remote, run); err == nil || final(err) || n == fetches {
+	for _, pause := range fetchPauses {
+		if c.commit, err = fetchOne(ctx, mirror, remote, run); err == nil || final(err) {
 			break
 		}
+		say(fmt.Sprintf("%v; slipway asks again in %s", err, pause))
 		select {
 		case <-ctx.Done():
 			return c, context.Cause(ctx)
-		case <-time.After(time.Second << (n - 1)):
+		case <-time.After(pause):
 		}
+	}
+	if err != nil && !final(err) {
+		c.commit, err = fetchOne(ctx, mirror, remote, run)
 	}
 	if err != nil {
 		return c, err
@@ -85,7 +92,7 @@ func fetchCommit(ctx context.Context, mirror *git.Mirror, remote git.Remote, run
 // final says that asking again gives the same.
 func final(err error) bool {
 	var gone *git.NotThere
-	return errors.As(err, &gone) || errors.Is(err, git.ErrAddress) || errors.Is(err, fs.ErrNotExist)
+	return errors.As(err, &gone) || errors.Is(err, git.ErrAddress) || errors.Is(err, git.ErrDenied) || errors.Is(err, fs.ErrNotExist)
 }
 
 // fetchOne fetches the commit; after a forced push no ref may have it any more.

@@ -189,6 +189,9 @@ func (s *session) any() bool {
 	return s.refs.Capabilities.Supports(capability.AllowReachableSHA1InWant)
 }
 
+// ErrDenied says that the other side answers, and does not let us at the repository.
+var ErrDenied = errors.New("it is not to be read")
+
 // explain says what to do about an error of the other side.
 func (r Remote) explain(ctx context.Context, err error) error {
 	address := withoutCredentials(r.URL)
@@ -196,9 +199,9 @@ func (r Remote) explain(ctx context.Context, err error) error {
 	case ctx.Err() != nil:
 		return fmt.Errorf("fetch from %s: %w", address, context.Cause(ctx))
 	case errors.Is(err, transport.ErrAuthenticationRequired), errors.Is(err, transport.ErrAuthorizationFailed):
-		return fmt.Errorf("fetch from %s: %w; give credentials that may read it", address, err)
+		return fmt.Errorf("fetch from %s: %w: %w; give credentials that may read it", address, ErrDenied, err)
 	case errors.Is(err, transport.ErrRepositoryNotFound) || strings.Contains(err.Error(), "does not appear to be a git repository"):
-		return fmt.Errorf("fetch from %s: there is no such repository, or these credentials may not see it; check the address and what they may read", address)
+		return fmt.Errorf("fetch from %s: %w: there is no such repository, or these credentials may not see it; check the address and what they may read", address, ErrDenied)
 	}
 	return fmt.Errorf("fetch from %s: %w", address, err)
 }
