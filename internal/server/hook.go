@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -25,8 +26,16 @@ func (s *Server) hook(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintln(w, says) // whoever asked may be gone
 }
 
+// answerWithin is how long a delivery may wait for the ledger: GitHub hangs up
+// after ten seconds, and who hears nothing knows less than who is refused.
+const answerWithin = 9 * time.Second
+
+var errBusy = errors.New("the ledger took no delivery for 9 s")
+
 func (s *Server) deliver(r *http.Request) (code int, says string) {
-	repo, err := s.Ledger.Repo(r.Context(), r.PathValue("id"))
+	ctx, cancel := context.WithTimeoutCause(r.Context(), answerWithin, errBusy)
+	defer cancel()
+	repo, err := s.Ledger.Repo(ctx, r.PathValue("id"))
 	if errors.Is(err, ledger.ErrNone) || repo.ID == ledger.Uploads {
 		return http.StatusNotFound, "no repository has this hook; `slipway repos add` gives the address"
 	}
@@ -40,7 +49,7 @@ func (s *Server) deliver(r *http.Request) (code int, says string) {
 	if size > forge.MaxBody {
 		return http.StatusRequestEntityTooLarge, fmt.Sprintf("a webhook has at most %d bytes", forge.MaxBody)
 	}
-	if err := s.room.Acquire(r.Context(), size); err != nil {
+	if err := s.room.Acquire(ctx, size); err != nil {
 		return http.StatusServiceUnavailable, "too many webhooks at once; deliver it again"
 	}
 	defer s.room.Release(size)
@@ -59,7 +68,7 @@ func (s *Server) deliver(r *http.Request) (code int, says string) {
 	if name := d.Repo.FullName; name != "" && !strings.EqualFold(name, repo.Name) {
 		return http.StatusUnprocessableEntity, fmt.Sprintf("this is the hook of %s, not of %s; register that with `slipway repos add`, or under its new name", repo.Name, name)
 	}
-	accepted, err := s.Ledger.Accept(r.Context(), ledger.Delivery{Repo: repo.ID, ID: d.ID, Event: d.Event, At: time.Now()}, s.changes(repo, d))
+	accepted, err := s.Ledger.Accept(ctx, ledger.Delivery{Repo: repo.ID, ID: d.ID, Event: d.Event, At: time.Now()}, s.changes(repo, d))
 	if err != nil {
 		return s.broken("write a delivery down", err)
 	}

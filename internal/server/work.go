@@ -86,17 +86,17 @@ func (s *Server) carry(running context.Context, run ledger.Run) {
 	nudge(s.promotable)
 }
 
-// insist writes down what must be: it tries for some minutes, whatever else ends.
-// What could not be written is found at the next start.
+// insist does with the ledger what must be done: it tries for some minutes,
+// whatever else ends. What could not be written is found at the next start.
 func (s *Server) insist(do func(context.Context) error) (err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 10*time.Second) {
 		err = do(ctx)
-		if err == nil || errors.Is(err, ledger.ErrTaken) {
+		if err == nil || errors.Is(err, ledger.ErrTaken) || errors.Is(err, ledger.ErrNone) {
 			return err
 		}
-		s.Log.Error().Err(err).Msg("the end of a run cannot be written; slipway tries again")
+		s.Log.Error().Err(err).Msg("the ledger cannot be read or written; slipway tries again")
 		select {
 		case <-ctx.Done():
 			return err
@@ -112,7 +112,11 @@ func (s *Server) attempt(ctx context.Context, run ledger.Run) ledger.End {
 		}
 		return ledger.End{State: ledger.Broken, Reason: err.Error()}
 	}
-	repo, err := s.Ledger.Repo(ctx, run.Repo)
+	var repo ledger.Repo
+	err := s.insist(func(ctx context.Context) (err error) {
+		repo, err = s.Ledger.Repo(ctx, run.Repo)
+		return err
+	})
 	if err != nil {
 		return broken(err)
 	}
