@@ -12,8 +12,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"slipway/internal/need"
 )
 
 // gitForge is what a server sees of a forge: git over HTTP, by git's own
@@ -39,7 +37,7 @@ type toldStatus struct {
 
 func newGitForge(t *testing.T, dir string) *gitForge {
 	t.Helper()
-	out, err := exec.Command(need.Tool(t, "git"), "--exec-path").Output()
+	out, err := exec.Command("git", "--exec-path").Output()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -87,7 +87,9 @@ func (p *Postgres) Start() error {
 }
 
 // Kill ends the server as a crash does.
-func (p *Postgres) Kill() error { return p.run("pg_ctl", "-w", "-m", "immediate", "-D", p.data(), "stop") }
+func (p *Postgres) Kill() error {
+	return p.run("pg_ctl", "-w", "-m", "immediate", "-D", p.data(), "stop")
+}
 
 // Stop ends the server and removes what it had.
 func (p *Postgres) Stop() error {
