@@ -118,7 +118,7 @@ func (l *Ledger) Keep(ctx context.Context, s Schedule, run, commit string, now t
 		if err != nil || on > 0 {
 			return err
 		}
-		if err := a.write(ctx, tx); err != nil {
+		if err := l.writeArrivals(ctx, tx, []*arrival{a}); err != nil {
 			return err
 		}
 		made = len(a.accepted.Runs) > 0
