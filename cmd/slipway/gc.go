@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"time"
@@ -11,72 +13,216 @@ import (
 	"github.com/docker/go-units"
 	"github.com/opencontainers/go-digest"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"slipway/internal/git"
+	"slipway/internal/ledger"
 	"slipway/internal/registry/local"
+	"slipway/internal/server"
+	"slipway/internal/store"
 	"slipway/internal/volume"
 	"slipway/promote"
 )
 
+// retentionFlags say what a root keeps of what may go.
+type retentionFlags struct {
+	cache           string
+	keptRuns        int
+	runsFor, images time.Duration
+}
+
+func (f *retentionFlags) register(fs *pflag.FlagSet, runs int) {
+	fs.StringVar(&f.cache, "keep", "", "how much build cache to keep, e.g. 20G (default: a tenth of the disk)")
+	fs.IntVar(&f.keptRuns, "keep-runs", runs, "how many runs to keep, with their logs and artifacts")
+	fs.DurationVar(&f.runsFor, "keep-runs-for", 0, "how long to keep them at most, e.g. 2160h (default: without an end)")
+	fs.DurationVar(&f.images, "keep-images", 30*24*time.Hour, "how long to keep images that no tag and no environment names, and what environments ran before")
+}
+
+func (f retentionFlags) retention(all bool) (server.Retention, error) {
+	bytes, err := keepBytes(f.cache, all)
+	if f.keptRuns < 0 || f.runsFor < 0 || f.images < 0 {
+		err = errors.Join(err, usagef("--keep-runs, --keep-runs-for and --keep-images take nothing below 0"))
+	}
+	return server.Retention{Cache: bytes, Runs: f.keptRuns, RunsFor: int64(f.runsFor.Seconds()), ImagesFor: int64(f.images.Seconds())}, err
+}
+
 func gcCommand(g *globals) *cobra.Command {
-	var keep string
-	var keepRuns int
-	var keepImages time.Duration
+	var f retentionFlags
 	var environments environmentFlags
+	var at serverFlags
+	var database ledgerFlags
 	var all bool
 	cmd := &cobra.Command{
 		Use:   "gc",
 		Short: "Free space: unused build cache over a size, images that nothing names, old runs",
+		Long:  "Frees space in the root. Where a server serves it, that does it, once nothing runs, by its own\nrules but for those that are given here.",
 		Args:  cobra.NoArgs,
 	}
-	cmd.Flags().StringVar(&keep, "keep", "", "how much build cache to keep, e.g. 20G (default: a tenth of the disk)")
-	cmd.Flags().IntVar(&keepRuns, "keep-runs", 100, "how many runs to keep, with their logs")
-	cmd.Flags().DurationVar(&keepImages, "keep-images", 30*24*time.Hour, "how long to keep images that no tag and no environment names, and what environments ran before")
+	f.register(cmd.Flags(), 100)
 	cmd.Flags().BoolVar(&all, "all", false, "keep no build cache; images stay")
 	environments.registerRepository(cmd.Flags())
-	cmd.RunE = g.withBuilder("slipway gc", func(ctx context.Context, s *stack, _ []string) error {
-		bytes, err := keepBytes(keep, all)
+	at.register(cmd.Flags())
+	database.register(cmd.Flags())
+	here := g.withBuilder("slipway gc", func(ctx context.Context, s *stack, _ []string) error {
+		how, err := f.retention(all)
 		if err != nil {
 			return err
 		}
-		freed, err := s.builder.Prune(ctx, bytes)
+		l, err := g.ledgerHere(ctx, database)
 		if err != nil {
 			return err
 		}
-		if freed > 0 {
-			if err := s.store.Pruned(); err != nil {
-				return fmt.Errorf("forget what was pruned: %w", err)
+		got, err := g.collect(ctx, s, how, environments, l)
+		if l != nil {
+			err = errors.Join(err, l.Close())
+		}
+		return errors.Join(g.showCollected(got), err)
+	})
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		c, err := at.client(g)
+		if err != nil {
+			return err
+		}
+		if c == nil {
+			return here(cmd, args)
+		}
+		how, err := f.retention(all)
+		if err != nil {
+			return err
+		}
+		asked := map[string]any{}
+		for flag, field := range map[string]struct {
+			name  string
+			value any
+		}{
+			"keep": {"keep_cache_bytes", how.Cache}, "all": {"keep_cache_bytes", how.Cache}, "keep-runs": {"keep_runs", how.Runs},
+			"keep-runs-for": {"keep_runs_seconds", how.RunsFor}, "keep-images": {"keep_images_seconds", how.ImagesFor},
+		} {
+			if cmd.Flags().Changed(flag) {
+				asked[field.name] = field.value
 			}
 		}
-		volumes, err := g.pruneVolumes(ctx)
-		if err != nil {
+		var got server.Collected
+		if err := c.ask(cmd.Context(), http.MethodPost, "/api/v1/gc", asked, &got); err != nil {
 			return err
 		}
-		images, err := g.collectImages(ctx, environments, keepImages)
-		if err != nil {
-			return err
-		}
-		runs, err := s.store.DropRuns(max(0, keepRuns))
-		if err != nil {
-			return err
-		}
-		if g.json {
-			return printJSON(os.Stdout, map[string]any{"freed_bytes": freed, "runs_removed": runs, "volumes_removed": volumes, "images_removed": images.Manifests, "images_freed_bytes": images.Bytes})
-		}
-		fmt.Printf("freed %s of build cache, removed %d runs and %d unused volume seeds\n", bytesText(freed), runs, volumes)
-		if images != (local.Collected{}) {
-			fmt.Printf("removed %d images and proofs that nothing names, and freed %s of what only they had\n", images.Manifests, bytesText(images.Bytes))
-		}
-		return nil
-	})
+		return g.showCollected(got)
+	}
 	return cmd
+}
+
+// ledgerHere opens the ledger of this root; nil: there is none.
+func (g *globals) ledgerHere(ctx context.Context, f ledgerFlags) (*ledger.Ledger, error) {
+	if _, err := os.Stat(filepath.Join(g.root, "server", "ledger.key")); err != nil {
+		return nil, nil //nolint:nilerr,nilnil // nothing has been served here
+	}
+	return g.openLedger(ctx, f)
+}
+
+func (g *globals) showCollected(got server.Collected) error {
+	if g.json {
+		return printJSON(os.Stdout, got)
+	}
+	fmt.Printf("freed %s of build cache, removed %d runs and %d unused volume seeds\n", bytesText(got.CacheBytes), got.Runs, got.Volumes)
+	if got.Images > 0 || got.ImagesBytes > 0 {
+		fmt.Printf("removed %d images and proofs that nothing names, and freed %s of what only they had\n", got.Images, bytesText(got.ImagesBytes))
+	}
+	if got.Mirrors > 0 {
+		fmt.Printf("removed %d mirrors of repositories; what runs need of them is fetched again\n", got.Mirrors)
+	}
+	return nil
+}
+
+// collect frees space in an opened root while nothing runs. What one part cannot do
+// does not keep the others from theirs. The ledger may be nil.
+func (g *globals) collect(ctx context.Context, s *stack, how server.Retention, environments environmentFlags, l *ledger.Ledger) (got server.Collected, err error) {
+	got.CacheBytes, err = s.builder.Prune(ctx, how.Cache)
+	if err == nil && got.CacheBytes > 0 {
+		if err = s.store.Pruned(); err != nil {
+			err = fmt.Errorf("forget what was pruned: %w", err)
+		}
+	}
+	errs := []error{err}
+	got.Volumes, err = g.pruneVolumes(ctx, s.volumes)
+	errs = append(errs, err)
+	images, err := g.collectImages(ctx, environments, time.Duration(how.ImagesFor)*time.Second)
+	got.Images, got.ImagesBytes = images.Manifests, images.Bytes
+	errs = append(errs, err)
+	got.Runs, err = dropRuns(ctx, s.store, how, l)
+	errs = append(errs, err)
+	got.Mirrors, err = g.clearMirrors(ctx, l)
+	return got, errors.Join(append(errs, err)...)
+}
+
+// dropRuns removes old runs. The ledger hears of it first: a run whose log is gone
+// and that says nothing of it would look like one that said nothing.
+func dropRuns(ctx context.Context, s *store.Store, how server.Retention, l *ledger.Ledger) (n int, err error) {
+	now, before := time.Now(), time.Time{}
+	if how.RunsFor > 0 {
+		before = now.Add(-time.Duration(how.RunsFor) * time.Second)
+	}
+	old, err := s.OldRuns(how.Runs, before)
+	if err == nil && l != nil {
+		err = l.Removed(ctx, old, now)
+	}
+	if err != nil {
+		return 0, err
+	}
+	for n, id := range old {
+		if err := s.DropRun(id); err != nil {
+			return n, err
+		}
+	}
+	return len(old), nil
+}
+
+// manyPacks is how many fetches a mirror holds before it is begun anew: each left a
+// pack, all of which are looked into for each object.
+const manyPacks = 100
+
+// clearMirrors removes mirrors that have grown, and those of repositories that are gone.
+func (g *globals) clearMirrors(ctx context.Context, l *ledger.Ledger) (n int, err error) {
+	dir := filepath.Join(g.root, "mirrors")
+	entries, err := os.ReadDir(dir)
+	if l == nil || errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	for _, e := range entries {
+		m := git.NewMirror(filepath.Join(dir, e.Name()), git.Limits{})
+		packs, err := m.Packs()
+		if err != nil {
+			return n, err
+		}
+		_, err = l.Repo(ctx, e.Name())
+		switch {
+		case errors.Is(err, ledger.ErrNone):
+			err = errors.Join(os.RemoveAll(filepath.Join(dir, e.Name())), os.RemoveAll(filepath.Join(g.root, "server", "seen", e.Name()+".json")))
+		case err != nil || packs <= manyPacks:
+			if err != nil {
+				return n, err
+			}
+			continue
+		default:
+			err = m.Clear(ctx)
+		}
+		if err != nil {
+			return n, err
+		}
+		n++
+	}
+	return n, err
 }
 
 // unusedSeed is how long a volume's seed is kept for the next run that mounts it.
 const unusedSeed = 30 * 24 * time.Hour
 
-// pruneVolumes removes seeds that no run has mounted for long. It makes no store.
-func (g *globals) pruneVolumes(ctx context.Context) (int, error) {
+// pruneVolumes removes seeds that no run has mounted for long, from an open store
+// (nil: from the root's). It makes no store.
+func (g *globals) pruneVolumes(ctx context.Context, open *volume.Store) (int, error) {
+	if open != nil {
+		removed, err := open.Prune(ctx, unusedSeed)
+		return len(removed), err
+	}
 	if _, err := os.Stat(filepath.Join(g.root, "volumes")); err != nil {
 		return 0, nil //nolint:nilerr // no volumes, nothing to remove
 	}

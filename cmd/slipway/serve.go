@@ -87,11 +87,13 @@ type serveFlags struct {
 	sourceFlags
 	signerFlags
 	environmentFlags
+	retentionFlags
 	address, public, cert, tlsKey string
 	plainHTTP, check              bool
 	runs, parallel                int
 	uploadLimit                   int64 // MiB
-	drain, look                   time.Duration
+	drain, look, gc               time.Duration
+	retain                        server.Retention // of retentionFlags
 }
 
 func serveCommand(g *globals) *cobra.Command {
@@ -109,6 +111,8 @@ func serveCommand(g *globals) *cobra.Command {
 	f.sourceFlags.register(fs)
 	f.signerFlags.register(fs)
 	f.environmentFlags.register(fs)
+	f.retentionFlags.register(fs, 1000)
+	fs.DurationVar(&f.gc, "gc-every", 24*time.Hour, "how often to free space, as `slipway gc` does; 0: only when the disk is nearly full or somebody asks")
 	fs.StringVar(&f.address, "address", "127.0.0.1:8080", "address and port to listen on")
 	fs.StringVar(&f.public, "public-url", "", "what people and forges reach it by (default: http://ADDRESS)")
 	fs.StringVar(&f.cert, "tls-cert", "", "certificate (PEM), its chain included")
@@ -135,7 +139,13 @@ func (f serveFlags) publicURL() string {
 	return scheme + "://" + f.address
 }
 
-func (f serveFlags) settle() (*tls.Config, error) {
+func (f *serveFlags) settle() (_ *tls.Config, err error) {
+	if f.retain, err = f.retention(false); err != nil {
+		return nil, err
+	}
+	if f.images < 24*time.Hour || f.gc < 0 {
+		return nil, usagef("--keep-images takes at least 24h for a server: what is built now may be promoted later; --gc-every takes nothing below 0")
+	}
 	if f.runs < 1 || f.parallel < 0 || f.drain < 0 || f.look < 0 || f.uploadLimit < 0 {
 		return nil, usagef("--runs takes at least 1, --parallel, --drain, --reconcile-every and --upload-limit nothing below 0")
 	}
@@ -196,8 +206,21 @@ func (v *serving) options() server.Options {
 		LogFile: func(record string) string { return filepath.Join(v.stack.store.RunDir(record), "lines.jsonl") },
 		Public:  v.flags.publicURL(), Runs: v.flags.runs, Drain: v.flags.drain, Reach: reach, Log: v.log,
 		Uploads: v.uploads(),
-		Look:    v.look, LookEvery: v.flags.look, SeenFile: func(repo ledger.Repo) string { return filepath.Join(v.root, "server", "seen", repo.ID+".json") },
+		Retain:  v.flags.retain, CollectEvery: v.flags.gc, Short: v.short,
+		Collect: func(ctx context.Context, how server.Retention) (server.Collected, error) {
+			return v.collect(ctx, v.stack, how, v.flags.environmentFlags, v.ledger)
+		},
+		Look: v.look, LookEvery: v.flags.look, SeenFile: func(repo ledger.Repo) string { return filepath.Join(v.root, "server", "seen", repo.ID+".json") },
 	}
+}
+
+// short says whether less than a twentieth of the root's disk is free.
+func (v *serving) short() (bool, error) {
+	var s unix.Statfs_t
+	if err := unix.Statfs(v.root, &s); err != nil {
+		return false, fmt.Errorf("see how full the disk is: %w", err)
+	}
+	return s.Bavail*20 < s.Blocks, nil
 }
 
 // reach says where a repository's forge takes statuses.

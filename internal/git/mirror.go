@@ -142,6 +142,28 @@ func (m *Mirror) lock(ctx context.Context) (unlock func(), err error) {
 	return func() { _ = f.Close() }, nil
 }
 
+// Packs says how many packs the mirror has: one of each fetch that brought something.
+func (m *Mirror) Packs() (int, error) {
+	all, err := filepath.Glob(filepath.Join(m.dir, "objects/pack", "*.pack"))
+	return len(all), err
+}
+
+// Clear removes all that was fetched; what is asked for next is fetched anew.
+// Nobody may be reading the mirror.
+func (m *Mirror) Clear(ctx context.Context) error {
+	unlock, err := m.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	for _, sub := range []string{"tips", "objects"} { // in this order: no tip may be told that is not here
+		if err := os.RemoveAll(filepath.Join(m.dir, sub)); err != nil {
+			return fmt.Errorf("clear the mirror %s: %w", m.dir, err)
+		}
+	}
+	return nil
+}
+
 // tip is a commit that was fetched, and the commits in its history whose parents were not.
 type tip struct {
 	commit string

@@ -474,3 +474,37 @@ func TestNoSuchRepository(t *testing.T) {
 		}
 	}
 }
+
+// A mirror that is begun anew gives what it gave before, in one pack.
+func TestMirrorIsClearedAndFetchedAnew(t *testing.T) {
+	o := newOrigin(t)
+	m := git.NewMirror(filepath.Join(t.TempDir(), "mirror"), git.Limits{})
+	r := git.Remote{URL: "file://" + o.dir, Policy: git.Policy{File: true}}
+	if n, err := m.Packs(); n != 0 || err != nil {
+		t.Errorf("before anything is fetched: %d, %v", n, err)
+	}
+	var commits []string
+	for n := range 3 {
+		commits = append(commits, o.commit("a", fmt.Sprint("text ", n)))
+		if _, err := m.Fetch(t.Context(), r, "refs/heads/main", commits[n]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, err := m.Packs(); n != 3 || err != nil {
+		t.Errorf("after three fetches: %d, %v", n, err)
+	}
+	if err := m.Clear(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if has, err := m.Has(commits[2]); has || err != nil {
+		t.Errorf("after it is cleared: %v, %v", has, err)
+	}
+	for _, commit := range []string{commits[2], commits[0]} {
+		if _, err := m.Fetch(t.Context(), r, "refs/heads/main", commit); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Checkout(t.Context(), commit, filepath.Join(t.TempDir(), "out")); err != nil {
+			t.Error(err)
+		}
+	}
+}

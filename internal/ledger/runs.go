@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -149,16 +150,29 @@ type Attempt struct {
 	Ended   *time.Time `json:"ended,omitempty"`
 	State   State      `json:"state"`
 	Reason  string     `json:"reason,omitempty"`
+	Removed *time.Time `json:"removed,omitempty"` // when its log and artifacts went, to make room
 }
 
 // Attempts lists the attempts at a run, the first first.
 func (l *Ledger) Attempts(ctx context.Context, run string) ([]Attempt, error) {
 	return rows(ctx, l.read, func(r row) (a Attempt, err error) {
-		var started, ended int64
-		err = r.Scan(&a.Run, &a.N, &a.Record, &a.Owner, &started, &ended, &a.State, &a.Reason)
-		a.Started, a.Ended = at(started), maybe(ended)
+		var started, ended, removed int64
+		err = r.Scan(&a.Run, &a.N, &a.Record, &a.Owner, &started, &ended, &a.State, &a.Reason, &removed)
+		a.Started, a.Ended, a.Removed = at(started), maybe(ended), maybe(removed)
 		return a, err
-	}, `SELECT run, n, record, owner, started, ended, state, reason FROM attempts WHERE run = $1 ORDER BY n`, run)
+	}, `SELECT run, n, record, owner, started, ended, state, reason, removed FROM attempts WHERE run = $1 ORDER BY n`, run)
+}
+
+// Removed notes that the logs and artifacts of attempts are going, by their records.
+func (l *Ledger) Removed(ctx context.Context, records []string, now time.Time) error {
+	return l.change(ctx, "note what is removed", func(tx *sql.Tx) error {
+		for _, r := range records {
+			if _, err := tx.ExecContext(ctx, `UPDATE attempts SET removed = $1 WHERE record = $2 AND removed = 0`, ms(now), r); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // Newer says whether a later run of the same ref has passed: then what this one

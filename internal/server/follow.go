@@ -111,6 +111,10 @@ const look = 100 * time.Millisecond
 
 func (s *Server) pourAttempt(ctx context.Context, a ledger.Attempt, from position, follow bool, out *lineWriter) (position, error) {
 	f, err := s.openLog(ctx, a, follow, out)
+	if err == nil && f == nil && a.Removed != nil && from.seq == 0 {
+		from.seq = 1
+		err = out.line(from, Line{Seq: 1, At: *a.Removed, Text: "[slipway: the log was removed by retention]"})
+	}
 	if err != nil || f == nil {
 		return from, err
 	}

@@ -37,6 +37,7 @@ var asked = map[string]question{
 	"post /api/v1/uploads":          {path: "/api/v1/uploads?bytes=5", body: "hello", kind: "application/zstd"},
 	"post /api/v1/runs":             {path: "/api/v1/runs", body: `{"upload": "` + digest.FromString("hello").String() + `", "event": {"ref": "refs/heads/main", "changed": ["a"]}, "only": ["web"]}`},
 	"get /api/v1/repos":             {path: "/api/v1/repos"},
+	"post /api/v1/gc":               {path: "/api/v1/gc", body: `{"keep_runs": 3}`},
 	"get /api/v1/schedules":         {path: "/api/v1/schedules"},
 	"get /api/v1/audit":             {path: "/api/v1/audit"},
 	"post /api/v1/runs/{id}/allow":  {path: "/api/v1/runs/{held}/allow", body: `{"commit": "` + hash(9) + `"}`},
@@ -100,7 +101,9 @@ func TestOpenAPI(t *testing.T) {
 	uploads := upload.Store{Dir: filepath.Join(w.dir, "uploads"), Limit: 1 << 20}
 	_, _, err := uploads.Put(strings.NewReader("hello"))
 	must(t, err)
-	w.serve(t, server.Options{Public: "https://ci.example.com", Uploads: uploads}, func(ctx context.Context, r ledger.Run, l *server.Log) (ledger.End, error) {
+	w.serve(t, server.Options{Public: "https://ci.example.com", Uploads: uploads, Collect: func(context.Context, server.Retention) (server.Collected, error) {
+		return server.Collected{Runs: 1}, nil
+	}}, func(ctx context.Context, r ledger.Run, l *server.Log) (ledger.End, error) {
 		if !r.Trusted {
 			<-ctx.Done() // there is something to cancel
 			return ledger.End{State: ledger.Canceled}, nil

@@ -88,6 +88,10 @@ func (s *Server) routes() []route {
 		{pattern: "GET /api/v1/schedules", role: ledger.Viewer, summary: "List the schedules, with when they are due", gives: content{of: scheduleList{}}, do: s.schedules},
 		{pattern: "GET /api/v1/audit", role: ledger.Admin, summary: "List what was done and refused, the newest first", gives: content{of: deedList{}}, do: s.audit},
 		{
+			pattern: "POST /api/v1/gc", role: ledger.Admin, summary: "Free space, once nothing runs; what is not said is as the server has it",
+			takes: content{of: Retention{}}, gives: content{of: Collected{}}, do: s.gc,
+		},
+		{
 			pattern: "POST /api/v1/runs/{id}/cancel", role: ledger.Developer, summary: "End a run",
 			takes: content{of: empty{}}, gives: content{of: ledger.Run{}},
 			do: act(s, "cancel", func(ctx context.Context, r ledger.Run, by identity, _ empty) error {

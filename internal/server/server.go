@@ -22,7 +22,8 @@ import (
 	"slipway/internal/upload"
 )
 
-// Options are what a server is made of. Every field but Client, Drain, Log and those of Look must be set.
+// Options are what a server is made of. Every field but Client, Drain, Log and those
+// of Look and Collect must be set.
 type Options struct {
 	Ledger *ledger.Ledger
 	// Run carries out one attempt at a run. ctx ends when it is to stop, with the
@@ -47,6 +48,13 @@ type Options struct {
 	Look      func(ctx context.Context, repo ledger.Repo) (map[string]string, error)
 	LookEvery time.Duration
 	SeenFile  func(repo ledger.Repo) string // where it is kept what the last look saw
+
+	// Collect frees space in the root. It is called while nothing runs: when somebody
+	// asks, every CollectEvery (0: never), and when Short says that there is little left.
+	Collect      func(ctx context.Context, how Retention) (Collected, error)
+	Retain       Retention
+	CollectEvery time.Duration
+	Short        func() (bool, error)
 }
 
 // Reach says where a forge takes statuses, and by which token; without one none are sent.
@@ -61,6 +69,7 @@ type Server struct {
 	sayable    chan struct{} // there may be a status to send
 	promotable chan struct{} // there may be something to promote
 	room       *semaphore.Weighted
+	inUse      *semaphore.Weighted // the root: by runs and promotions, or by who frees space
 	metrics    *metrics
 	uploading  chan struct{}
 
@@ -75,7 +84,7 @@ const inMemory = 8 * forge.MaxBody
 func New(o Options) *Server {
 	s := &Server{
 		Options: o, poke: make(chan struct{}, 1), sayable: make(chan struct{}, 1), promotable: make(chan struct{}, 1),
-		room: semaphore.NewWeighted(inMemory), going: map[string]context.CancelCauseFunc{}, uploading: make(chan struct{}, uploadsAtOnce),
+		room: semaphore.NewWeighted(inMemory), inUse: semaphore.NewWeighted(users), going: map[string]context.CancelCauseFunc{}, uploading: make(chan struct{}, uploadsAtOnce),
 	}
 	s.metrics = newMetrics(s)
 	return s
@@ -106,6 +115,11 @@ func (s *Server) Work(ctx context.Context) error {
 	all.Go(func() { s.every(ctx, 300*time.Millisecond, nil, s.cancelRuns) })
 	all.Go(func() { s.every(ctx, ledger.Lease/4, nil, s.beat) })
 	all.Go(func() { s.every(ctx, time.Hour, nil, s.forget) })
+	if s.Short != nil {
+		all.Go(func() {
+			s.every(ctx, time.Minute, nil, (&collector{Server: s, due: time.Now().Add(firstLook)}).look)
+		})
+	}
 	if s.Look != nil {
 		all.Go(func() { s.every(ctx, time.Second, nil, (&scheduler{Server: s, later: map[string]time.Time{}}).keep) })
 	}

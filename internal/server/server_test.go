@@ -143,7 +143,18 @@ func (w *world) token(t *testing.T, role ledger.Role) string {
 
 func (w *world) request(t *testing.T, method, path, token string, header ...string) (int, string) {
 	t.Helper()
-	req, err := http.NewRequest(method, w.http.URL+path, strings.NewReader("{}"))
+	return w.send(t, method, path, token, "{}", header...)
+}
+
+// ask sends JSON.
+func (w *world) ask(t *testing.T, method, path, token, body string) (int, string) {
+	t.Helper()
+	return w.send(t, method, path, token, body, "Content-Type", "application/json")
+}
+
+func (w *world) send(t *testing.T, method, path, token, body string, header ...string) (int, string) {
+	t.Helper()
+	req, err := http.NewRequest(method, w.http.URL+path, strings.NewReader(body))
 	must(t, err)
 	req.Header.Set("Authorization", "Bearer "+token)
 	for i := 0; i+1 < len(header); i += 2 {
@@ -152,9 +163,9 @@ func (w *world) request(t *testing.T, method, path, token string, header ...stri
 	resp, err := http.DefaultClient.Do(req)
 	must(t, err)
 	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
+	said, err := io.ReadAll(resp.Body)
 	must(t, err)
-	return resp.StatusCode, string(body)
+	return resp.StatusCode, string(said)
 }
 
 func TestRunsEndAsTheyEnd(t *testing.T) {

@@ -69,7 +69,9 @@ func (s *Server) carry(running context.Context, run ledger.Run) {
 	log := s.Log.With().Str("run", run.ID).Str("repo", run.Name).Int("attempt", run.Attempts).Logger()
 	log.Info().Str("commit", run.Commit).Str("ref", run.Ref).Dur("waited_ms", time.Since(run.Created)).Msg("run begins")
 	began := time.Now()
+	release := s.use(ctx)
 	end := s.attempt(ctx, run)
+	release()
 	s.mu.Lock()
 	delete(s.going, run.ID)
 	s.mu.Unlock()
@@ -84,6 +86,15 @@ func (s *Server) carry(running context.Context, run ledger.Run) {
 	log.Info().Str("state", string(end.State)).Str("reason", end.Reason).Dur("took_ms", time.Since(began)).AnErr("error", err).Msg("run ended")
 	nudge(s.sayable)
 	nudge(s.promotable)
+}
+
+// use keeps what is in the root there until it is released. Where ctx ends before
+// that can be, nothing is begun any more that would need it.
+func (s *Server) use(ctx context.Context) (release func()) {
+	if s.inUse.Acquire(ctx, 1) != nil {
+		return func() {}
+	}
+	return func() { s.inUse.Release(1) }
 }
 
 // insist does with the ledger what must be done: it tries for some minutes,
@@ -190,7 +201,9 @@ func (s *Server) promote(ctx, running context.Context) error {
 		repo, err := s.Ledger.Repo(ctx, run.Repo)
 		detail := ""
 		if err == nil {
+			release := s.use(running)
 			detail, err = s.Promote(running, repo, run)
+			release()
 		}
 		again := time.Time{}
 		if err != nil {

@@ -97,12 +97,15 @@ type FailedCase struct {
 	Message string `json:"message,omitempty"`
 }
 
+// idTime is how the ID of a run begins.
+const idTime = "20060102-150405"
+
 // NewRunID gives an ID that sorts by time, to the millisecond.
 func NewRunID(now time.Time) string {
 	var b [2]byte
 	rand.Read(b[:]) // never fails: crypto/rand's contract since Go 1.24
 	now = now.UTC()
-	return fmt.Sprintf("%s-%03d-%s", now.Format("20060102-150405"), now.Nanosecond()/1e6, hex.EncodeToString(b[:]))
+	return fmt.Sprintf("%s-%03d-%s", now.Format(idTime), now.Nanosecond()/1e6, hex.EncodeToString(b[:]))
 }
 
 // RunDir is the directory of a run's logs and artifacts; it may not exist yet.
@@ -157,23 +160,30 @@ func (s *Store) Runs() ([]Run, error) {
 	return runs, nil
 }
 
-// DropRuns removes all but the newest keep runs, with their logs and artifacts,
-// and says how many went.
-func (s *Store) DropRuns(keep int) (int, error) {
-	if s.readOnly {
-		return 0, errReadOnly
-	}
+// OldRuns lists the runs that are not among the newest keep, and those that were
+// made before a time (zero: none), the oldest first.
+func (s *Store) OldRuns(keep int, before time.Time) ([]string, error) {
 	ids, err := s.runIDs()
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	drop := ids[:max(0, len(ids)-keep)]
-	for i, id := range drop {
-		if err := os.RemoveAll(s.RunDir(id)); err != nil {
-			return i, fmt.Errorf("remove run %s: %w", id, err)
-		}
+	old := max(0, len(ids)-max(0, keep))
+	if !before.IsZero() {
+		n, _ := slices.BinarySearch(ids, before.UTC().Format(idTime))
+		old = max(old, n)
 	}
-	return len(drop), nil
+	return ids[:old], nil
+}
+
+// DropRun removes a run with its logs and artifacts.
+func (s *Store) DropRun(id string) error {
+	if s.readOnly {
+		return errReadOnly
+	}
+	if err := os.RemoveAll(s.RunDir(id)); err != nil {
+		return fmt.Errorf("remove run %s: %w", id, err)
+	}
+	return nil
 }
 
 func (s *Store) runIDs() ([]string, error) {

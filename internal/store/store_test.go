@@ -43,8 +43,21 @@ func TestRunsByName(t *testing.T) {
 			t.Errorf("Run(%q) = %s; want an error", name, r.ID)
 		}
 	}
-	if n, err := s.DropRuns(1); n != 1 || err != nil {
-		t.Fatalf("DropRuns = %d, %v", n, err)
+	for _, c := range []struct {
+		keep   int
+		before time.Time
+		want   int
+	}{{5, time.Time{}, 0}, {1, time.Time{}, 1}, {0, time.Time{}, 2}, {5, at, 0}, {5, at.Add(time.Second), 2}, {1, at.Add(-time.Hour), 1}} {
+		if old, err := s.OldRuns(c.keep, c.before); len(old) != c.want || err != nil {
+			t.Errorf("OldRuns(%d, %v) = %v, %v; want %d", c.keep, c.before, old, err, c.want)
+		}
+	}
+	old, err := s.OldRuns(1, time.Time{})
+	if err != nil || len(old) != 1 || old[0] != first {
+		t.Fatalf("OldRuns(1) = %v, %v", old, err)
+	}
+	if err := s.DropRun(first); err != nil {
+		t.Fatal(err)
 	}
 	runs, err := s.Runs()
 	if err != nil || len(runs) != 1 || runs[0].ID != second {

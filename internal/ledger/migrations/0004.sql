@@ -1,0 +1,1 @@
+ALTER TABLE attempts ADD COLUMN removed bigint NOT NULL DEFAULT 0
