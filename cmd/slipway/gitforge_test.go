@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -21,6 +22,7 @@ type gitForge struct {
 	dir, address string
 	backend      string
 	server       *http.Server
+	deny         atomic.Bool // nobody may fetch
 
 	mu    sync.Mutex
 	said  []toldStatus
@@ -58,7 +60,14 @@ func (f *gitForge) up(t *testing.T) {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /api/v1/repos/example/web/statuses/{commit}", f.status)
-	mux.Handle("/", &cgi.Handler{Path: f.backend, Env: []string{"GIT_PROJECT_ROOT=" + f.dir, "GIT_HTTP_EXPORT_ALL=1"}, InheritEnv: []string{"PATH", "HOME"}})
+	backend := &cgi.Handler{Path: f.backend, Env: []string{"GIT_PROJECT_ROOT=" + f.dir, "GIT_HTTP_EXPORT_ALL=1"}, InheritEnv: []string{"PATH", "HOME"}}
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		if f.deny.Load() {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		backend.ServeHTTP(w, r)
+	})
 	f.server = &http.Server{Handler: mux, ReadHeaderTimeout: time.Minute}
 	go func() { _ = f.server.Serve(l) }() // until down
 }

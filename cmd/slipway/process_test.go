@@ -22,12 +22,21 @@ type place struct {
 
 func newPlace(t *testing.T) place {
 	t.Helper()
+	return newPlaceOn(t, 0)
+}
+
+// newPlaceOn has a root that is a file system of so many bytes of its own; 0: a directory.
+func newPlaceOn(t *testing.T, disk int64) place {
+	t.Helper()
 	helpers := requireSandbox(t)
 	top := need.OpenDir(t)
 	p := place{root: filepath.Join(top, "root"), dir: filepath.Join(top, "app")}
 	p.env = append(os.Environ(), "SLIPWAY_ROOT="+p.root, "SLIPWAY_HELPERS="+helpers, "SLIPWAY_PROGRESS=plain", "HOME="+top)
 	if err := os.Mkdir(p.dir, 0o755); err != nil {
 		t.Fatal(err)
+	}
+	if disk > 0 {
+		smallDisk(t, p.root, disk)
 	}
 	tar := filepath.Join(top, "busybox.tar")
 	if err := busyboxTar(tar); err != nil {

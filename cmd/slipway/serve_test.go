@@ -19,6 +19,7 @@ import (
 
 	"slipway/internal/forge"
 	"slipway/internal/ledger"
+	"slipway/internal/need"
 	"slipway/internal/store"
 )
 
@@ -39,16 +40,23 @@ const zeros = "0000000000000000000000000000000000000000"
 
 func newServed(t *testing.T) *served {
 	t.Helper()
-	return newServedOn(t, "", false)
+	return servedOptions{}.serve(t)
 }
 
-// newServedOn keeps the ledger in a database, or in the root, and fetches from a
-// forge over HTTP, or from a directory.
-func newServedOn(t *testing.T, database string, overHTTP bool) *served {
+// servedOptions are what differs between servers; the zero value is on a directory,
+// with the ledger in the root.
+type servedOptions struct {
+	database string // of the ledger
+	forge    bool   // fetch from a forge over HTTP
+	disk     int64  // bytes of the file system that the root is
+	registry string // where the environment's images go; empty: the root's own
+}
+
+func (o servedOptions) serve(t *testing.T) *served {
 	t.Helper()
-	v := &served{place: newPlace(t)}
-	if database != "" {
-		v.env = append(v.env, "SLIPWAY_DATABASE="+database)
+	v := &served{place: newPlaceOn(t, o.disk)}
+	if o.database != "" {
+		v.env = append(v.env, "SLIPWAY_DATABASE="+o.database)
 	}
 	v.log = filepath.Join(filepath.Dir(v.root), "server.log")
 	var err error
@@ -60,7 +68,7 @@ func newServedOn(t *testing.T, database string, overHTTP bool) *served {
 	v.bare = filepath.Join(top, "example", "web.git")
 	v.origin = "file://" + v.bare
 	register := []string{"repos", "add", "--name", "example/web", "--json", "--forge", "generic"}
-	if overHTTP {
+	if o.forge {
 		v.forge = newGitForge(t, top)
 		v.origin = "http://" + v.forge.address + "/example/web.git"
 		v.env = append(v.env, "SLIPWAY_GIT_PLAIN_HTTP=true")
@@ -76,7 +84,12 @@ func newServedOn(t *testing.T, database string, overHTTP bool) *served {
 	v.git(t, "remote", "set-url", "--push", "origin", v.bare)
 	v.write(t, ".ci.yml", "version: 1\nimages: {web: {build: ., tests: {unit: {command: \"cat /a.txt\"}}}}\nenvironments: [environments/test.yml]\n")
 	v.write(t, "Dockerfile", "FROM example.com/base:1\nCOPY a.txt /a.txt\n")
-	v.write(t, "environments/test.yml", "version: 1\nname: test\nimages: {web: {}}\ngates: {branch: main, signers: [slipway.pub], tests: [web/unit]}\nauto: {branch: main}\n")
+	image := "web: {}"
+	if o.registry != "" {
+		image = "web: {repository: " + o.registry + "/example/web}"
+		v.env = append(v.env, "SLIPWAY_INSECURE=true")
+	}
+	v.write(t, "environments/test.yml", "version: 1\nname: test\nimages: {"+image+"}\ngates: {branch: main, signers: [slipway.pub], tests: [web/unit]}\nauto: {branch: main}\n")
 	v.must(t, "keys", "generate")
 	v.write(t, "environments/slipway.pub", string(v.must(t, "keys", "export")))
 	v.commit(t, "first")
@@ -272,7 +285,25 @@ func recordOf(t *testing.T, r ledger.Run) store.Run {
 // A push is built, tested, proved and promoted; it gives what the same commit
 // gives on a laptop.
 func TestServe(t *testing.T) {
-	v := newServed(t)
+	t.Run("sqlite", func(t *testing.T) { serves(t, newServed(t)) })
+	t.Run("postgres", func(t *testing.T) {
+		serves(t, servedOptions{database: postgres(t)}.serve(t))
+	})
+}
+
+// postgres is an empty database of a server that ends with the test.
+func postgres(t *testing.T) string {
+	t.Helper()
+	pg := &need.Postgres{Sync: true}
+	t.Cleanup(func() {
+		if err := pg.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return pg.Database(t)
+}
+
+func serves(t *testing.T, v *served) {
 	v.start(t)
 	first := v.git(t, "rev-parse", "HEAD")
 	v.push(t, "d1", zeros, first)

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"slipway/internal/ledger"
-	"slipway/internal/need"
 )
 
 // phase is one in which a server is killed: from a moment that can be seen from
@@ -110,19 +109,11 @@ var killsIn = len(phases[0]) + len(phases[1])
 // always has the old digest or the new one.
 func TestServeKilled(t *testing.T) {
 	t.Run("sqlite", func(t *testing.T) { serveKilled(t, "", 2*soak(1, 300/killsIn+1)) })
-	t.Run("postgres", func(t *testing.T) {
-		pg := &need.Postgres{Sync: true}
-		t.Cleanup(func() {
-			if err := pg.Stop(); err != nil {
-				t.Error(err)
-			}
-		})
-		serveKilled(t, pg.Database(t), 2*soak(1, 30/killsIn+1))
-	})
+	t.Run("postgres", func(t *testing.T) { serveKilled(t, postgres(t), 2*soak(1, 30/killsIn+1)) })
 }
 
 func serveKilled(t *testing.T, database string, pushes int) {
-	v := newServedOn(t, database, true)
+	v := servedOptions{database: database, forge: true}.serve(t)
 	v.write(t, ".ci.yml", `version: 1
 images: {web: {build: ., tests: {unit: {command: "echo test has begun; sleep 0.3; cat /a.txt"}}}}
 environments: [environments/test.yml]

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"slipway/internal/attest"
 	"slipway/internal/engine"
 	"slipway/internal/git"
@@ -92,7 +94,7 @@ func fetchCommit(ctx context.Context, mirror *git.Mirror, remote git.Remote, run
 // final says that asking again gives the same.
 func final(err error) bool {
 	var gone *git.NotThere
-	return errors.As(err, &gone) || errors.Is(err, git.ErrAddress) || errors.Is(err, git.ErrDenied) || errors.Is(err, fs.ErrNotExist)
+	return errors.As(err, &gone) || errors.Is(err, git.ErrAddress) || errors.Is(err, git.ErrDenied) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOSPC)
 }
 
 // fetchOne fetches the commit; after a forced push no ref may have it any more.
