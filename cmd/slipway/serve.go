@@ -93,6 +93,8 @@ type serveFlags struct {
 	runs, parallel                int
 	uploadLimit                   int64 // MiB
 	drain, look, gc               time.Duration
+	limits                        server.Limits
+	proxies                       []string
 	retain                        server.Retention // of retentionFlags
 }
 
@@ -122,6 +124,9 @@ func serveCommand(g *globals) *cobra.Command {
 	fs.IntVar(&f.runs, "runs", 2, "at most this many runs at once; they share the machine")
 	fs.IntVar(&f.parallel, "parallel", 0, "at most this many builds and tests at once (default: what cores and memory carry)")
 	fs.Int64Var(&f.uploadLimit, "upload-limit", 1024, "MiB that one `slipway run pipeline --server` may upload")
+	fs.Float64Var(&f.limits.Strangers, "stranger-rate", 10, "so many requests a second are taken of one address that shows no token and no good signature, ten seconds' worth at once; 0: any number")
+	fs.Float64Var(&f.limits.Webhooks, "webhook-rate", 2000, "so many good webhooks a second of one repository, ten seconds' worth at once; 0: any number")
+	fs.StringSliceVar(&f.proxies, "trusted-proxies", nil, "addresses or networks (10.0.0.0/8) of proxies whose X-Forwarded-For says who asks")
 	fs.DurationVar(&f.drain, "drain", 30*time.Second, "when it is stopped: how long runs may go on, before they wait for the next start")
 	fs.DurationVar(&f.look, "reconcile-every", 5*time.Minute, "how often to look for pushes whose webhook was lost; 0: never")
 	return cmd
@@ -148,6 +153,19 @@ func (f *serveFlags) settle() (_ *tls.Config, err error) {
 	}
 	if f.runs < 1 || f.parallel < 0 || f.drain < 0 || f.look < 0 || f.uploadLimit < 0 {
 		return nil, usagef("--runs takes at least 1, --parallel, --drain, --reconcile-every and --upload-limit nothing below 0")
+	}
+	if f.limits.Strangers < 0 || f.limits.Webhooks < 0 {
+		return nil, usagef("--stranger-rate and --webhook-rate take nothing below 0")
+	}
+	for _, p := range f.proxies {
+		prefix, err := netip.ParsePrefix(p)
+		if a, err2 := netip.ParseAddr(p); err2 == nil {
+			prefix, err = a.Prefix(a.BitLen())
+		}
+		if err != nil {
+			return nil, usagef("--trusted-proxies %s: write an address, or a network as 10.0.0.0/8", p)
+		}
+		f.limits.Proxies = append(f.limits.Proxies, prefix)
 	}
 	if u, err := url.Parse(f.publicURL()); err != nil || u.Host == "" {
 		return nil, usagef("--public-url %s: write https://HOST", f.public)
@@ -206,6 +224,7 @@ func (v *serving) options() server.Options {
 		LogFile: func(record string) string { return filepath.Join(v.stack.store.RunDir(record), "lines.jsonl") },
 		Public:  v.flags.publicURL(), Runs: v.flags.runs, Drain: v.flags.drain, Reach: reach, Log: v.log,
 		Uploads: v.uploads(),
+		Limits:  v.flags.limits,
 		Retain:  v.flags.retain, CollectEvery: v.flags.gc, Short: v.short,
 		Collect: func(ctx context.Context, how server.Retention) (server.Collected, error) {
 			return v.collect(ctx, v.stack, how, v.flags.environmentFlags, v.ledger)

@@ -47,6 +47,9 @@ func (s *Server) guard(who authenticator, needed ledger.Role, do func(http.Respo
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")
 		id, err := who(r)
+		if err == nil {
+			known(r.Context())
+		}
 		switch {
 		case errors.Is(err, ledger.ErrNone):
 			h.Set("WWW-Authenticate", `Basic realm="slipway: any name, and a token as the password"`)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"strings"
 	"time"
@@ -19,6 +20,13 @@ import (
 func (s *Server) hook(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
 	code, says := s.deliver(r)
+	if code >= http.StatusInternalServerError {
+		known(r.Context()) // it is not the sender who fails
+	}
+	if code == http.StatusTooManyRequests {
+		s.metrics.limited.WithLabelValues("repository").Inc()
+		w.Header().Set("Retry-After", fmt.Sprint(math.Ceil(1/s.hooked.rate)))
+	}
 	s.metrics.hooks.WithLabelValues(fmt.Sprint(code)).Inc()
 	s.metrics.hookTime.Observe(time.Since(began).Seconds())
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -59,11 +67,15 @@ func (s *Server) deliver(r *http.Request) (code int, says string) {
 	}
 	d, err := forge.Read(forge.Kind(repo.Forge), repo.Secret, r.Header, body)
 	if code := refused(err); code != 0 {
-		s.Log.Warn().Err(err).Str("repo", repo.Name).Str("from", r.RemoteAddr).Msg("webhook refused")
+		s.Log.Warn().Err(err).Str("repo", repo.Name).Stringer("from", s.client(r)).Msg("webhook refused")
 		return code, err.Error()
 	}
 	if err != nil {
 		return s.broken("read a webhook", err)
+	}
+	known(ctx)
+	if !s.hooked.take(repo.ID, time.Now()) {
+		return http.StatusTooManyRequests, "too many webhooks of this repository; deliver it again later"
 	}
 	if name := d.Repo.FullName; name != "" && !strings.EqualFold(name, repo.Name) {
 		return http.StatusUnprocessableEntity, fmt.Sprintf("this is the hook of %s, not of %s; register that with `slipway repos add`, or under its new name", repo.Name, name)

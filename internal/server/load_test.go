@@ -70,7 +70,8 @@ var worlds = map[string]func(testing.TB) *world{
 // and the others wait: what is loaded is acceptance.
 func (w *world) load(tb testing.TB, n, rate int) []time.Duration {
 	tb.Helper()
-	w.serve(tb, server.Options{}, func(ctx context.Context, _ ledger.Run, _ *server.Log) (ledger.End, error) {
+	limits := server.Limits{Strangers: 10, Webhooks: 2000} // as `slipway serve` has them
+	w.serve(tb, server.Options{Limits: limits}, func(ctx context.Context, _ ledger.Run, _ *server.Log) (ledger.End, error) {
 		<-ctx.Done()
 		return ledger.End{State: ledger.Canceled, Reason: context.Cause(ctx).Error()}, nil
 	})

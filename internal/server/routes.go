@@ -117,7 +117,7 @@ func (s *Server) routes() []route {
 
 // Handler answers on the network. Webhooks are let in by their signature, health
 // by anyone, and all else by a token.
-func (s *Server) Handler() http.Handler { return s.mux(s.byToken) }
+func (s *Server) Handler() http.Handler { return s.limited(s.mux(s.byToken)) }
 
 // LocalHandler answers on the root's socket: who may open that has the root.
 func (s *Server) LocalHandler(actor func(context.Context) string) http.Handler {

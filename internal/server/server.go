@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -22,7 +23,7 @@ import (
 	"slipway/internal/upload"
 )
 
-// Options are what a server is made of. Every field but Client, Drain, Log and those
+// Options are what a server is made of. Every field but Client, Drain, Limits, Log and those
 // of Look and Collect must be set.
 type Options struct {
 	Ledger *ledger.Ledger
@@ -40,6 +41,7 @@ type Options struct {
 	Client  *http.Client                 // for statuses; nil: forge's own
 	Reach   func(repo ledger.Repo) Reach // how the forge's API is reached
 	Log     zerolog.Logger
+	Limits  Limits
 	Uploads upload.Store
 
 	// Look says where the branches and tags of a repository are, by their whole names.
@@ -71,6 +73,8 @@ type Server struct {
 	room       *semaphore.Weighted
 	inUse      *semaphore.Weighted // the root: by runs and promotions, or by who frees space
 	metrics    *metrics
+	strangers  *buckets[netip.Prefix]
+	hooked     *buckets[string] // by repository
 	uploading  chan struct{}
 
 	mu    sync.Mutex
@@ -84,6 +88,7 @@ const inMemory = 8 * forge.MaxBody
 func New(o Options) *Server {
 	s := &Server{
 		Options: o, poke: make(chan struct{}, 1), sayable: make(chan struct{}, 1), promotable: make(chan struct{}, 1),
+		strangers: newBuckets[netip.Prefix](o.Limits.Strangers), hooked: newBuckets[string](o.Limits.Webhooks),
 		room: semaphore.NewWeighted(inMemory), inUse: semaphore.NewWeighted(users), going: map[string]context.CancelCauseFunc{}, uploading: make(chan struct{}, uploadsAtOnce),
 	}
 	s.metrics = newMetrics(s)
