@@ -158,6 +158,7 @@ func root(g *globals) *cobra.Command {
 		reposCommand(g),
 		tokensCommand(g),
 		schedulesCommand(g),
+		notifyCommand(g),
 		cancelCommand(g),
 		allowCommand(g),
 		gcCommand(g),

@@ -224,8 +224,8 @@ func (v *serving) options() server.Options {
 		LogFile: func(record string) string { return filepath.Join(v.stack.store.RunDir(record), "lines.jsonl") },
 		Public:  v.flags.publicURL(), Runs: v.flags.runs, Drain: v.flags.drain, Reach: reach, Log: v.log,
 		Uploads: v.uploads(),
-		Limits:  v.flags.limits,
-		Retain:  v.flags.retain, CollectEvery: v.flags.gc, Short: v.short,
+		Limits:  v.flags.limits, NoticeClient: noticeClient(),
+		Retain: v.flags.retain, CollectEvery: v.flags.gc, Short: v.short,
 		Collect: func(ctx context.Context, how server.Retention) (server.Collected, error) {
 			return v.collect(ctx, v.stack, how, v.flags.environmentFlags, v.ledger)
 		},

@@ -284,6 +284,11 @@ func (a *arrival) settle(ctx context.Context, tx *sql.Tx, c Change, made map[str
 		return nil // another delivery told of it before
 	}
 	a.accepted.Runs = append(a.accepted.Runs, c.Run)
+	if c.State.Over() {
+		if err := notify(ctx, tx, c.Run, RunEnded, string(c.State), c.Reason, a.delivery.At); err != nil {
+			return err
+		}
+	}
 	if !c.Newest {
 		return nil
 	}

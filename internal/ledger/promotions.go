@@ -54,6 +54,9 @@ func (l *Ledger) EndPromotion(ctx context.Context, p Promotion, detail string, a
 	}
 	return l.change(ctx, "end a promotion", func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, `UPDATE promotions SET state = $1, detail = $2, due = $3 WHERE run = $4`, state, detail, ms(again), p.Run)
+		if err == nil && again.IsZero() {
+			err = notify(ctx, tx, p.Run, PromotionEnded, state, detail, time.Now())
+		}
 		return err
 	})
 }

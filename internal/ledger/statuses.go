@@ -31,6 +31,9 @@ func say(ctx context.Context, tx *sql.Tx, repo, run, sha string, s State, says s
 	}
 	_, err = tx.ExecContext(ctx, `INSERT INTO statuses (repo, run, sha, state, says, created, due) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
 		repo, run, sha, string(s), says, ms(now), ms(now))
+	if err == nil && s.Over() {
+		err = notify(ctx, tx, run, RunEnded, string(s), says, now)
+	}
 	return err
 }
 

@@ -68,6 +68,16 @@ func (p Policy) check(dst netip.AddrPort) error {
 	return nil
 }
 
+// Outside refuses what nothing is to be sent to on the word of a user: what a Policy
+// always refuses, but for loopback, where other programs of this machine listen.
+func Outside(dst netip.AddrPort) error {
+	dst = netip.AddrPortFrom(dst.Addr().Unmap().WithZone(""), dst.Port())
+	if dst.Addr().IsLoopback() {
+		return nil
+	}
+	return Policy{}.check(dst)
+}
+
 func contains(ps []netip.Prefix, a netip.Addr) bool {
 	return slices.ContainsFunc(ps, func(p netip.Prefix) bool { return p.Contains(a) })
 }

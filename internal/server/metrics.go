@@ -17,6 +17,7 @@ type metrics struct {
 	runTime  prometheus.Histogram
 	statuses *prometheus.CounterVec
 	limited  *prometheus.CounterVec
+	notices  *prometheus.CounterVec
 }
 
 func newMetrics(s *Server) *metrics {
@@ -26,10 +27,11 @@ func newMetrics(s *Server) *metrics {
 		hookTime: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "slipway_webhook_seconds", Help: "Time to the answer of a webhook.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 14)}),
 		runs:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "slipway_attempts_total", Help: "Attempts at runs by how they ended."}, []string{"state"}),
 		runTime:  prometheus.NewHistogram(prometheus.HistogramOpts{Name: "slipway_attempt_seconds", Help: "Time of attempts at runs.", Buckets: prometheus.ExponentialBuckets(0.125, 2, 16)}),
+		notices:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "slipway_notices_total", Help: "Webhooks sent to receivers, put off and given up."}, []string{"outcome"}),
 		limited:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "slipway_limited_total", Help: "Requests refused because there were too many of an address or a repository."}, []string{"by"}),
 		statuses: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "slipway_statuses_total", Help: "Statuses sent to forges, put off and given up."}, []string{"outcome"}),
 	}
-	m.registry.MustRegister(m.hooks, m.hookTime, m.runs, m.runTime, m.statuses, m.limited, &inLedger{s},
+	m.registry.MustRegister(m.hooks, m.hookTime, m.runs, m.runTime, m.statuses, m.limited, m.notices, &inLedger{s},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

@@ -23,7 +23,7 @@ import (
 	"slipway/internal/upload"
 )
 
-// Options are what a server is made of. Every field but Client, Drain, Limits, Log and those
+// Options are what a server is made of. Every field but Client, Drain, Limits, Log, NoticeClient and those
 // of Look and Collect must be set.
 type Options struct {
 	Ledger *ledger.Ledger
@@ -40,9 +40,11 @@ type Options struct {
 	Drain   time.Duration                // what runs may go on that long when the server is to end
 	Client  *http.Client                 // for statuses; nil: forge's own
 	Reach   func(repo ledger.Repo) Reach // how the forge's API is reached
-	Log     zerolog.Logger
-	Limits  Limits
-	Uploads upload.Store
+	// NoticeClient sends webhooks to receivers; nil: forge's own.
+	NoticeClient *http.Client
+	Log          zerolog.Logger
+	Limits       Limits
+	Uploads      upload.Store
 
 	// Look says where the branches and tags of a repository are, by their whole names.
 	// It is asked when a schedule is due, and every LookEvery, for pushes whose webhook
@@ -114,6 +116,7 @@ func (s *Server) Work(ctx context.Context) error {
 	var all sync.WaitGroup
 	all.Go(func() { s.takeRuns(ctx, running) })
 	all.Go(func() { s.every(ctx, time.Second, s.sayable, s.sendStatuses) })
+	all.Go(func() { s.every(ctx, time.Second, nil, s.sendNotices) })
 	all.Go(func() {
 		s.every(ctx, time.Second, s.promotable, func(ctx context.Context) error { return s.promote(ctx, running) })
 	})
