@@ -91,7 +91,7 @@ var scheduleCodec = object("schedule", "Which schedules run.", nil, map[string]s
 var pullRequestCodec = object("pull_request", "Which pull requests run.", func() PullRequestFilter { return PullRequestFilter{Forks: ForksHold} }, nil,
 	at("branches", fixed(globList), "Globs of the branch it goes to.", func(p *PullRequestFilter) *[]string { return &p.Branches }),
 	at("forks", fixed(oneOf("answer to forks", ForksHold, ForksAllow, ForksDeny)),
-		"hold (default): a person must allow the commit. allow: runs at once, without secrets. deny: never runs.", func(p *PullRequestFilter) *Forks { return &p.Forks }),
+		"deny: never runs. Between hold (a person must allow the commit) and allow, the server decides (`slipway repos add --forks`): this file comes with the fork.", func(p *PullRequestFilter) *Forks { return &p.Forks }),
 )
 
 var imageCodec = object("image", "One image: how it is built, and the tests that exactly this image must pass.", nil, map[string]string{

@@ -18,6 +18,7 @@ import (
 	"slipway/internal/forge"
 	"slipway/internal/git"
 	"slipway/internal/ledger"
+	"slipway/pipeline"
 )
 
 func reposCommand(g *globals) *cobra.Command {
@@ -31,6 +32,7 @@ type repoFlags struct {
 	forge, name, token, key, public string
 	newest                          bool
 	deny                            []string
+	forks                           string
 }
 
 func addRepoCommand(g *globals) *cobra.Command {
@@ -51,6 +53,7 @@ func addRepoCommand(g *globals) *cobra.Command {
 	fs.StringVar(&f.public, "public-url", "", "what forges reach the server by, as `slipway serve` has it")
 	fs.BoolVar(&f.newest, "newest", false, "a newer push to a branch or pull request ends the older run of it")
 	fs.StringSliceVar(&f.deny, "deny", nil, "make no run of these: push, tag, pull_request")
+	fs.StringVar(&f.forks, "forks", string(pipeline.ForksHold), "pull requests from forks: hold (until somebody allows the commit), allow (run at once, without secrets and with nothing shared) or deny")
 	return cmd
 }
 
@@ -101,13 +104,16 @@ func (f repoFlags) repo(address string) (r ledger.Repo, err error) {
 	_, _ = rand.Read(id[:]) // never fails: crypto/rand's contract since Go 1.24
 	r = ledger.Repo{
 		ID: hex.EncodeToString(id[:]), Name: f.name, URL: address, Forge: string(kind), Created: time.Now(), Secret: []byte(forge.NewSecret()),
-		Policy: ledger.Policy{Newest: f.newest, Deny: f.deny},
+		Policy: ledger.Policy{Newest: f.newest, Deny: f.deny, Forks: pipeline.Forks(f.forks)},
 	}
 	if r.Name == "" {
 		r.Name = nameIn(address)
 	}
 	if f.token != "" && f.key != "" {
 		return r, usagef("give --repo-token or --repo-key, not both")
+	}
+	if f.forks != string(pipeline.ForksHold) && f.forks != string(pipeline.ForksAllow) && f.forks != string(pipeline.ForksDeny) {
+		return r, usagef("--forks %s: use hold, allow or deny", f.forks)
 	}
 	for _, d := range f.deny {
 		if d != "push" && d != "tag" && d != "pull_request" {

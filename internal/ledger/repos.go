@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"time"
+
+	"slipway/pipeline"
 )
 
 // Repo is a repository whose deliveries are taken.
@@ -27,6 +29,9 @@ type Policy struct {
 	Newest bool `json:"newest,omitempty"`
 	// Deny lists kinds of event that make no run.
 	Deny []string `json:"deny,omitempty"`
+	// Forks says what becomes of pull requests from forks; empty: ForksHold. No fork
+	// gets secrets, or shares anything with other runs.
+	Forks pipeline.Forks `json:"forks,omitempty"`
 }
 
 // Uploads is the repository that uploaded runs are of. It is in every ledger; no

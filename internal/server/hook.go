@@ -125,6 +125,19 @@ func told(d forge.Delivery, a ledger.Accepted) string {
 	return "known already"
 }
 
+// ofFork says what becomes of a fork's pull request. What its own .ci.yml says of
+// forks comes too late, and from the fork.
+func ofFork(c *ledger.Change, policy pipeline.Forks) {
+	switch policy {
+	case pipeline.ForksAllow:
+		c.Allowed = "the repository's policy"
+	case pipeline.ForksDeny:
+		c.State, c.Reason = ledger.Skipped, "the repository's policy makes no run of forks"
+	default:
+		c.State, c.Reason = ledger.Held, "it comes from another repository: `slipway allow "+c.Run+"` lets this commit run"
+	}
+}
+
 // changes are the runs that a delivery asks for.
 func (s *Server) changes(repo ledger.Repo, d forge.Delivery) []ledger.Change {
 	var all []ledger.Change
@@ -153,7 +166,7 @@ func (s *Server) changes(repo ledger.Repo, d forge.Delivery) []ledger.Change {
 			}
 		}
 		if !out.Trusted && out.State == ledger.Queued {
-			out.State, out.Reason = ledger.Held, "it comes from another repository: `slipway allow "+out.Run+"` lets this commit run"
+			ofFork(&out, repo.Policy.Forks)
 		}
 		all = append(all, out)
 	}

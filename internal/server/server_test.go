@@ -353,3 +353,30 @@ func TestStatusesReachTheForge(t *testing.T) {
 		}
 	}
 }
+
+// What becomes of a fork's pull request is its repository's policy; it is never trusted.
+func TestForks(t *testing.T) {
+	for policy, want := range map[pipeline.Forks]ledger.State{"": ledger.Held, pipeline.ForksHold: ledger.Held, pipeline.ForksAllow: ledger.Passed, pipeline.ForksDeny: ledger.Skipped} {
+		t.Run(string(policy), func(t *testing.T) {
+			w := newWorld(t)
+			must(t, w.ledger.DropRepo(t.Context(), "hook"))
+			must(t, w.ledger.AddRepo(t.Context(), ledger.Repo{
+				ID: "hook", Name: "example/web", URL: "https://git.example.com/example/web.git", Forge: "generic", Secret: w.secret, Policy: ledger.Policy{Forks: policy},
+			}))
+			w.serve(t, server.Options{}, func(_ context.Context, r ledger.Run, _ *server.Log) (ledger.End, error) {
+				if r.Trusted {
+					t.Error("a fork is trusted")
+				}
+				return ledger.End{State: ledger.Passed}, nil
+			})
+			body := fmt.Sprintf(`{"event":"pull_request","repository":"example/web","ref":"refs/pull/7/head","after":%q,"pull_request":{"number":7,"action":"opened","base":"main","source":"fork/web"}}`, hash(9))
+			if code, said := w.deliver(t, http.DefaultClient, "fork", []byte(body)); code != http.StatusAccepted {
+				t.Fatalf("%d %s", code, said)
+			}
+			r := w.until(t, string(want), func(r ledger.Run) bool { return r.State == want })
+			if r.Trusted || (r.Allowed != "") != (policy == pipeline.ForksAllow) {
+				t.Errorf("%+v", r)
+			}
+		})
+	}
+}
