@@ -25,9 +25,10 @@ type Step struct {
 
 // StepLog is a piece of a step's output, in order, not split at line ends.
 type StepLog struct {
-	Step string
-	Data []byte
-	Time time.Time
+	Step   string
+	Stream int // file descriptor of what wrote it; 0: of several, as they came
+	Data   []byte
+	Time   time.Time
 }
 
 // Transfer is a download, upload or unpacking within a step.

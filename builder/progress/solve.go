@@ -34,7 +34,7 @@ func FromSolve(task string, s *client.SolveStatus) pipeline.Progress {
 		})
 	}
 	for _, l := range s.Logs {
-		p.Logs = append(p.Logs, pipeline.StepLog{Step: step(l.Vertex), Data: l.Data, Time: l.Timestamp})
+		p.Logs = append(p.Logs, pipeline.StepLog{Step: step(l.Vertex), Stream: l.Stream, Data: l.Data, Time: l.Timestamp})
 	}
 	for _, w := range s.Warnings {
 		p.Warnings = append(p.Warnings, fromWarning(step(w.Vertex), w))

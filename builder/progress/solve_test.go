@@ -19,7 +19,7 @@ func TestFromSolve(t *testing.T) {
 			{Digest: "sha256:c", Name: "export", Error: "no space"},
 		},
 		Statuses: []*client.VertexStatus{{ID: "layer", Vertex: "sha256:a", Name: "pulling", Current: 1, Total: 2}},
-		Logs:     []*client.VertexLog{{Vertex: "sha256:b", Data: []byte("hi"), Timestamp: *at(4)}},
+		Logs:     []*client.VertexLog{{Vertex: "sha256:b", Stream: 2, Data: []byte("hi"), Timestamp: *at(4)}},
 		Warnings: []*client.VertexWarning{{
 			Vertex: "sha256:a", Short: []byte("s"), Detail: [][]byte{[]byte("d")}, URL: "u",
 			SourceInfo: &pb.SourceInfo{Filename: "Dockerfile"}, Range: []*pb.Range{{Start: &pb.Position{Line: 7}}},
@@ -33,7 +33,7 @@ func TestFromSolve(t *testing.T) {
 			{ID: "api@sha256:c", Name: "export", Error: "no space"},
 		},
 		Transfers: []pipeline.Transfer{{ID: "layer", Step: "api@sha256:a", Name: "pulling", Current: 1, Total: 2}},
-		Logs:      []pipeline.StepLog{{Step: "api@g1", Data: []byte("hi"), Time: *at(4)}},
+		Logs:      []pipeline.StepLog{{Step: "api@g1", Stream: 2, Data: []byte("hi"), Time: *at(4)}},
 		Warnings:  []pipeline.Warning{{Step: "api@sha256:a", Short: "s", Detail: []string{"d"}, URL: "u", File: "Dockerfile", Line: 7}},
 	}
 	if !reflect.DeepEqual(got, want) {

@@ -31,6 +31,7 @@ type served struct {
 	origin        string    // its URL
 	forge         *gitForge // nil: it is fetched as a directory, and no statuses are sent
 	secret        []byte
+	token         string // of the highest role, once one was needed
 	cmd           *exec.Cmd
 	log           string
 	n             int

@@ -14,19 +14,29 @@ import (
 // hideProgress gives what a build reports to: the run's secrets are hidden in it
 // wherever the pieces of a step's output are cut.
 func (c *conductor) hideProgress() func(pipeline.Progress) {
-	h := &hider{mask: c.Mask, steps: map[string]*hiddenStep{}}
+	h := &hider{mask: c.Mask, streams: map[stream]*hiddenStream{}}
 	return func(p pipeline.Progress) { c.Progress(h.hide(p)) }
 }
 
 // hider hides secrets in the progress of one build.
 type hider struct {
-	mask  *mask.Mask
-	mu    sync.Mutex
-	steps map[string]*hiddenStep
+	mask    *mask.Mask
+	mu      sync.Mutex
+	streams map[stream]*hiddenStream
 }
 
-// hiddenStep is the output of one step, on its way.
-type hiddenStep struct {
+// stream is one of a step's outputs. Each is looked at by itself: what is written
+// to the other meanwhile must not hide a secret from us.
+type stream struct {
+	step string
+	fd   int
+}
+
+// maxStream is the file descriptor of standard error.
+const maxStream = 2
+
+// hiddenStream is a stream on its way.
+type hiddenStream struct {
 	*mask.Writer
 	out bytes.Buffer
 }
@@ -35,28 +45,34 @@ func (h *hider) hide(p pipeline.Progress) pipeline.Progress {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	logs := make([]pipeline.StepLog, 0, len(p.Logs))
-	say := func(step string, at time.Time) {
-		if s := h.steps[step]; s != nil && s.out.Len() > 0 {
-			logs = append(logs, pipeline.StepLog{Step: step, Data: bytes.Clone(s.out.Bytes()), Time: at})
+	say := func(at stream, when time.Time) {
+		if s := h.streams[at]; s.out.Len() > 0 {
+			logs = append(logs, pipeline.StepLog{Step: at.step, Stream: at.fd, Data: bytes.Clone(s.out.Bytes()), Time: when})
 			s.out.Reset()
 		}
 	}
 	for _, l := range p.Logs {
-		s := h.steps[l.Step]
+		at := stream{l.Step, l.Stream}
+		s := h.streams[at]
 		if s == nil {
-			s = &hiddenStep{}
+			s = &hiddenStream{}
 			s.Writer = h.mask.Writer(&s.out)
-			h.steps[l.Step] = s
+			h.streams[at] = s
 		}
 		_, _ = s.Write(l.Data) // into memory
-		say(l.Step, l.Time)
+		say(at, l.Time)
 	}
 	p.Steps = slices.Clone(p.Steps)
 	for i, step := range p.Steps {
 		p.Steps[i].Name, p.Steps[i].Error = h.mask.Text(step.Name), h.mask.Text(step.Error)
-		if s := h.steps[step.ID]; s != nil && step.Completed != nil {
-			_ = s.Close() // into memory
-			say(step.ID, *step.Completed)
+		if step.Completed == nil {
+			continue
+		}
+		for fd := range maxStream + 1 {
+			if s := h.streams[stream{step.ID, fd}]; s != nil {
+				_ = s.Close() // into memory
+				say(stream{step.ID, fd}, *step.Completed)
+			}
 		}
 	}
 	p.Logs = logs

@@ -17,7 +17,7 @@ import (
 const minLine = 8
 
 // forms lists what a secret may look like in a log.
-func forms(secret []byte) []string {
+func forms(secret []byte) []pattern {
 	all := encodings(secret)
 	if bytes.ContainsRune(secret, '\n') {
 		for line := range bytes.Lines(secret) {
@@ -36,32 +36,61 @@ func forms(secret []byte) []string {
 // HTML, and those that leave nothing.
 var kept = [...]string{"-_.~", "-_.~$&+=:@", "-_.~$&+,/:;=@", "-_.~/", "-_.~!'()*", "-_.~!'()*;/?:@&=+$,#", "-_.*", "-_.", ""}
 
-func encodings(s []byte) []string {
-	text := string(s)
-	all := []string{text, hex.EncodeToString(s), strings.ToUpper(hex.EncodeToString(s))}
-	all = append(all, base64s(s)...)
+func encodings(s []byte) []pattern {
+	text, inHex := string(s), hex.EncodeToString(s)
+	all := []string{text}
 	for _, keep := range kept {
 		upper := percent(text, keep)
 		all = append(all, upper, strings.ReplaceAll(upper, "%20", "+"), lowerPercent(upper))
 	}
-	return append(all, quoted(text)...)
+	every := everyPercent(inHex)
+	all = append(all, every, strings.ToUpper(every))
+	all = append(all, quoted(text)...)
+	out := []pattern{{[]byte(inHex), true}, {[]byte(strings.ToUpper(inHex)), true}}
+	for _, text := range all {
+		out = append(out, pattern{[]byte(text), false})
+	}
+	return append(out, base64s(s)...)
+}
+
+// everyPercent encodes every byte as URLs do, as a few programs and shell scripts do.
+func everyPercent(inHex string) string {
+	var out strings.Builder
+	for i := 0; i < len(inHex); i += 2 {
+		out.WriteString("%" + inHex[i:i+2])
+	}
+	return out.String()
 }
 
 // base64s gives what a secret becomes in both alphabets (RFC 4648), wherever it
 // stands in what is encoded: the characters that depend on nothing else, and, for
-// a secret that stands at the end, those that follow.
-func base64s(s []byte) []string {
-	var all []string
+// a secret that stands at the end, those that follow. Lines may be broken in it
+// anywhere, also near its beginning.
+func base64s(s []byte) (all []pattern) {
 	for before := range 3 {
 		// A character holds six bits; the first ones depend on what stands before.
 		skip := (before*8 + 5) / 6
 		full := (before + len(s)) * 8 / 6
 		for _, enc := range []*base64.Encoding{base64.StdEncoding, base64.URLEncoding} {
 			padded := enc.EncodeToString(append(make([]byte, before), s...))
-			all = append(all, padded[skip:full], strings.TrimRight(padded, "=")[skip:], padded[skip:])
+			for _, text := range []string{padded[skip:full], strings.TrimRight(padded, "=")[skip:], padded[skip:]} {
+				all = append(all, pattern{[]byte(text), true})
+			}
+			if core := padded[skip:full]; len(core) >= minLine {
+				// Nobody waits for a secret at every end of a line: what stands before a
+				// break that comes so early is left, two bytes at the most.
+				for at := 1; at < MinLength; at++ {
+					all = append(all, pattern{[]byte(core[at:]), true})
+				}
+				for at := MinLength; at < min(len(core), widest); at++ {
+					all = append(all, pattern{[]byte(core[:at] + "\n" + core[at:]), true}, pattern{[]byte(core[:at] + "\r\n" + core[at:]), true})
+				}
+			}
 			if before == 0 {
-				for _, width := range []int{64, 76} { // openssl and base64(1) break lines
-					all = append(all, wrapped(padded[:full], width)...)
+				for _, width := range []int{64, 76} { // a line of openssl or base64(1), by itself
+					for _, line := range wrapped(padded[:full], width) {
+						all = append(all, pattern{[]byte(line), false})
+					}
 				}
 			}
 		}

@@ -9,7 +9,6 @@ package mask
 
 import (
 	"bytes"
-	"slices"
 )
 
 // Mark stands in the text for a secret.
@@ -25,12 +24,60 @@ const MinLength = 4
 // and moves on by as much as no pattern has that block nearer to the window's end
 // (S. Wu and U. Manber, A fast algorithm for multi-pattern searching, 1994).
 type Mask struct {
-	patterns [][]byte
+	patterns []pattern
 	window   int             // the length of the shortest pattern, at most widest
-	longest  int             // the length of the longest one
+	longest  int             // the most bytes of text that one takes
 	shift    [blocks]uint8   // how far to move on by the block at the window's end
 	ending   map[int][]int32 // the patterns whose window ends in a block, by its hash
-	starting [256][]int32    // the patterns by their first byte
+	starting map[int][]int32 // the patterns that begin with a block, by its hash
+	short    map[string]bool // the first byte, and the first two, of any pattern
+}
+
+// pattern is one form of a secret.
+type pattern struct {
+	text  []byte
+	wraps bool // programs that print it break lines in it
+}
+
+// most is how many bytes of text it takes at the most.
+func (p pattern) most() int {
+	if p.wraps {
+		return len(p.text) + 2*(len(p.text)/minLine+1)
+	}
+	return len(p.text)
+}
+
+// match holds a pattern against the beginning of a text. n is how much of the text
+// it takes, 0: none. open: the text ends before that is known.
+func (p pattern) match(text []byte) (n int, open bool) {
+	if !p.wraps {
+		switch {
+		case bytes.HasPrefix(text, p.text):
+			return len(p.text), false
+		default:
+			return 0, bytes.HasPrefix(p.text, text)
+		}
+	}
+	line := 0 // bytes since the last break
+	for at := 0; at < len(p.text); {
+		switch {
+		case n == len(text):
+			return 0, true
+		case text[n] == p.text[at]:
+			at++
+			n++
+			line++
+		case line >= minLine && text[n] == '\n':
+			n, line = n+1, 0
+		case line >= minLine && text[n] == '\r' && n+1 == len(text):
+			return 0, true
+		case line >= minLine && text[n] == '\r' && text[n+1] == '\n':
+			n, line = n+2, 0
+		default:
+			return 0, false
+		}
+	}
+	return n, false
 }
 
 const (
@@ -44,8 +91,8 @@ func hash(a, b, c byte) int { return (int(a)<<10 ^ int(b)<<5 ^ int(c)) & (blocks
 // New prepares to find these secrets. Those too short to hide are counted, so
 // that whoever gave them can be warned.
 func New(secrets ...[]byte) (m *Mask, short int) {
-	m = &Mask{ending: map[int][]int32{}}
-	seen := map[string]bool{}
+	m = &Mask{}
+	seen := map[string]int{}
 	for _, s := range secrets {
 		s = bytes.TrimRight(s, "\r\n") // a file's last line end is no part of what is printed
 		if len(s) < MinLength {
@@ -55,9 +102,13 @@ func New(secrets ...[]byte) (m *Mask, short int) {
 			continue
 		}
 		for _, p := range forms(s) {
-			if len(p) >= MinLength && !seen[p] {
-				seen[p] = true
-				m.patterns = append(m.patterns, []byte(p))
+			i, known := seen[string(p.text)]
+			switch {
+			case known:
+				m.patterns[i].wraps = m.patterns[i].wraps || p.wraps
+			case len(p.text) >= MinLength:
+				seen[string(p.text)] = len(m.patterns)
+				m.patterns = append(m.patterns, p)
 			}
 		}
 	}
@@ -69,20 +120,26 @@ func (m *Mask) prepare() {
 	if len(m.patterns) == 0 {
 		return
 	}
-	slices.SortStableFunc(m.patterns, func(a, b []byte) int { return len(b) - len(a) }) // the longest is found first
-	m.longest = len(m.patterns[0])
-	m.window = min(len(m.patterns[len(m.patterns)-1]), widest)
+	m.window = widest
+	for _, p := range m.patterns {
+		m.window = min(m.window, len(p.text))
+		m.longest = max(m.longest, p.most())
+	}
 	for i := range m.shift {
 		m.shift[i] = uint8(m.window - block + 1)
 	}
+	m.ending, m.starting, m.short = map[int][]int32{}, map[int][]int32{}, map[string]bool{}
 	for i, p := range m.patterns {
+		t := p.text
 		for end := block; end <= m.window; end++ {
-			h := hash(p[end-3], p[end-2], p[end-1])
+			h := hash(t[end-3], t[end-2], t[end-1])
 			m.shift[h] = min(m.shift[h], uint8(m.window-end))
 		}
-		h := hash(p[m.window-3], p[m.window-2], p[m.window-1])
+		h := hash(t[m.window-3], t[m.window-2], t[m.window-1])
 		m.ending[h] = append(m.ending[h], int32(i))
-		m.starting[p[0]] = append(m.starting[p[0]], int32(i))
+		h = hash(t[0], t[1], t[2])
+		m.starting[h] = append(m.starting[h], int32(i))
+		m.short[string(t[:1])], m.short[string(t[:2])] = true, true
 	}
 }
 
@@ -97,9 +154,12 @@ func (m *Mask) next(text []byte, from int) (start, end int) {
 		}
 		start = last - m.window + 1
 		for _, i := range m.ending[h] {
-			if bytes.HasPrefix(text[start:], m.patterns[i]) {
-				return start, start + len(m.patterns[i])
+			if n, _ := m.patterns[i].match(text[start:]); start+n > max(end, start) {
+				end = start + n // the longest
 			}
+		}
+		if end > 0 {
+			return start, end
 		}
 		last++
 	}
@@ -111,12 +171,14 @@ func (m *Mask) next(text []byte, from int) (start, end int) {
 func (m *Mask) undecided(text []byte) int {
 	for at := max(0, len(text)-m.longest+1); at < len(text); at++ {
 		rest := text[at:]
-		for _, i := range m.starting[rest[0]] {
-			p := m.patterns[i]
-			if len(p) <= len(rest) {
-				break // the others are no longer
+		if len(rest) < block {
+			if m.short[string(rest)] {
+				return at
 			}
-			if bytes.HasPrefix(p, rest) {
+			continue
+		}
+		for _, i := range m.starting[hash(rest[0], rest[1], rest[2])] {
+			if _, open := m.patterns[i].match(rest); open {
 				return at
 			}
 		}

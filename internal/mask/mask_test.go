@@ -79,6 +79,34 @@ func TestShortSecrets(t *testing.T) {
 	}
 }
 
+// FuzzWrappedBase64 breaks the lines of a text in base64 at a width, wherever in it
+// the secret stands: no more than three of its characters are left together.
+func FuzzWrappedBase64(f *testing.F) {
+	for seed := range uint64(300) {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, seed uint64) {
+		r := rand.New(rand.NewPCG(seed, 3))
+		secret := random(r, 20+r.IntN(300)) + "..."
+		m := newMask(t, secret)
+		before, after := random(r, r.IntN(100)), random(r, r.IntN(100))
+		enc := []*base64.Encoding{base64.StdEncoding, base64.URLEncoding}[r.IntN(2)]
+		text := enc.EncodeToString([]byte(before + secret + after))
+		from, to := (len(before)*8+5)/6, (len(before)+len(secret))*8/6
+		width, end := []int{60, 64, 70, 76}[r.IntN(4)], []string{"\n", "\r\n"}[r.IntN(2)]
+		var in strings.Builder
+		for at := 0; at < len(text); at += width {
+			in.WriteString(text[at:min(at+width, len(text))] + end)
+		}
+		got := pieces(t, m, r, in.String())
+		for at := from; at+MinLength <= to; at++ {
+			if part := text[at : at+MinLength]; strings.Contains(got, part) && strings.Count(got, part) > strings.Count(text[:from]+" "+text[to:], part) {
+				t.Fatalf("%q came out as %q, with %q of the secret %q", in.String(), got, part, secret)
+			}
+		}
+	})
+}
+
 // TestWrappedBase64 is base64(1) and openssl(1) of a long secret.
 func TestWrappedBase64(t *testing.T) {
 	secret := strings.Repeat("a very long secret ", 12)
@@ -200,10 +228,10 @@ func FuzzOtherTextStays(f *testing.F) {
 		m := newMask(t, random(r, 12)+"....", "another secret")
 		in := string(text) + random(r, r.IntN(3000))
 		if r.IntN(2) == 0 {
-			in += string(m.patterns[r.IntN(len(m.patterns))][:MinLength]) // the beginning of a secret
+			in += string(m.patterns[r.IntN(len(m.patterns))].text[:MinLength]) // the beginning of a secret
 		}
 		for _, p := range m.patterns {
-			if strings.Contains(in, string(p)) {
+			if n, _ := m.next([]byte(in), 0); n < len(in) || strings.Contains(in, string(p.text)) {
 				t.Skip("there is a secret in it")
 			}
 		}
@@ -217,13 +245,13 @@ func FuzzOtherTextStays(f *testing.F) {
 func TestAgainstAPlainSearch(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 3000 {
-		m := &Mask{ending: map[int][]int32{}}
+		m := &Mask{}
 		for range 1 + r.IntN(5) {
 			p := make([]byte, MinLength+r.IntN(4))
 			for i := range p {
 				p[i] = "ab"[r.IntN(2)]
 			}
-			m.patterns = append(m.patterns, p)
+			m.patterns = append(m.patterns, pattern{text: p})
 		}
 		m.prepare()
 		text := make([]byte, r.IntN(60))
@@ -233,8 +261,8 @@ func TestAgainstAPlainSearch(t *testing.T) {
 		hidden := make([]bool, len(text))
 		for _, p := range m.patterns {
 			for i := range text {
-				if bytes.HasPrefix(text[i:], p) {
-					for j := range p {
+				if bytes.HasPrefix(text[i:], p.text) {
+					for j := range p.text {
 						hidden[i+j] = true
 					}
 				}
@@ -248,7 +276,7 @@ func TestAgainstAPlainSearch(t *testing.T) {
 		}
 		got := strings.ReplaceAll(pieces(t, m, r, string(text)), Mark, "")
 		if got != string(want) {
-			t.Fatalf("patterns %q in %q: left %q, want %q", m.patterns, text, got, want)
+			t.Fatalf("patterns %s in %q: left %q, want %q", fmt.Sprint(m.patterns), text, got, want)
 		}
 	}
 }
