@@ -133,6 +133,9 @@ func (s State) History(name string) ([]Entry, error) {
 	err := s.repo.Walk(s.Commit, where, func(c git.Commit, data []byte) (bool, error) {
 		e := Entry{Record: recordOf(c), Commit: c.ID, When: c.When, Runs: map[string]digest.Digest{}, data: data}
 		e.Environment = name
+		if e.Images == nil {
+			e.Images = []ImageChange{} // JSON has a list there
+		}
 		if f, err := parseFile(where, data); err == nil { // what is wrong ran nothing
 			for image, im := range f.Environment.Images {
 				if im.Digest != "" {

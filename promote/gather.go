@@ -346,7 +346,7 @@ func (g *gathering) locate(ctx context.Context, w Wanted) (found, error) {
 
 // Wanted is an image that is to be promoted.
 type Wanted struct {
-	Name       string        // in the environment file
-	Digest     digest.Digest // of exactly what was tested
-	Repository string        // where it is; empty: slipway looks where it may be
+	Name       string        `json:"name"`                 // in the environment file
+	Digest     digest.Digest `json:"digest,omitempty"`     // of exactly what was tested
+	Repository string        `json:"repository,omitempty"` // where it is; empty: slipway looks where it may be
 }

@@ -104,6 +104,9 @@ type Mistake struct{ error }
 
 func (m *Mistake) Unwrap() error { return m.error }
 
+// Wrong says that whoever asked has to correct something.
+func Wrong(format string, args ...any) error { return mistake(format, args...) }
+
 func mistake(format string, args ...any) error { return &Mistake{fmt.Errorf(format, args...)} }
 
 // complete gives every image its name in the file and its digest.

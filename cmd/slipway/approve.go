@@ -8,11 +8,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"slipway/internal/attest"
+	"slipway/internal/server"
 	"slipway/promote"
 )
 
 type approveFlags struct {
 	environmentFlags
+	serverFlags
 	to, from, key, promotion, reason string
 	breakGlass                       []string
 }
@@ -26,7 +28,8 @@ func approveCommand(g *globals) *cobra.Command {
 		Args:  cobra.MinimumNArgs(1),
 		RunE:  func(cmd *cobra.Command, args []string) error { return g.approve(cmd.Context(), args, f) },
 	}
-	f.register(cmd.Flags())
+	f.environmentFlags.register(cmd.Flags())
+	f.serverFlags.register(cmd.Flags())
 	cmd.Flags().StringVar(&f.to, "to", "", "the environment (required)")
 	cmd.Flags().StringVar(&f.from, "from", "", "take the digests that this environment runs")
 	cmd.Flags().StringVar(&f.key, "key", "", "file of your private key (required; `slipway keys generate --out FILE` makes one)")
@@ -52,28 +55,40 @@ func (g *globals) approve(ctx context.Context, args []string, f approveFlags) er
 	if err != nil {
 		return usageError{err}
 	}
+	assent := promote.Assent{Comment: f.reason, BreakGlass: f.breakGlass, Promotion: f.promotion}
+	if f.server != "" {
+		signed, err := g.approveRemotely(ctx, f.serverFlags, server.Wish{Environment: f.to, Images: images, From: f.from}, assent, by)
+		if err != nil {
+			return err
+		}
+		return g.tellApproved(signed, f)
+	}
 	return g.withPromoter(ctx, f.environmentFlags, func(p *promote.Promoter) error {
 		plan, err := p.Plan(ctx, promote.Request{Environment: f.to, Images: images, From: f.from, Actor: f.person().String()})
 		if err != nil {
 			return err
 		}
-		signed, err := p.Approve(ctx, plan, promote.Assent{Comment: f.reason, BreakGlass: f.breakGlass, Promotion: f.promotion}, by)
+		signed, err := p.Approve(ctx, plan, assent, by)
 		if err != nil {
 			return err
 		}
-		if g.json {
-			return printJSON(os.Stdout, signed)
-		}
-		for _, a := range signed {
-			what := "approved"
-			if len(f.breakGlass) > 0 {
-				what = "broke the glass for"
-			}
-			fmt.Printf("%s %s@%s to %s with key %s\n", what, a.Image, a.Digest, f.to, by.Key.ID())
-			if a.Commit != "" {
-				fmt.Printf("  commit %.12s, attestation %.19s in %s\n", a.Commit, a.Statement, a.Repository)
-			}
-		}
-		return nil
+		return g.tellApproved(signed, f)
 	})
+}
+
+func (g *globals) tellApproved(signed []promote.Assented, f approveFlags) error {
+	if g.json {
+		return printJSON(os.Stdout, signed)
+	}
+	for _, a := range signed {
+		what := "approved"
+		if len(f.breakGlass) > 0 {
+			what = "broke the glass for"
+		}
+		fmt.Printf("%s %s@%s to %s with key %s\n", what, a.Image, a.Digest, f.to, a.Key)
+		if a.Commit != "" {
+			fmt.Printf("  commit %.12s, attestation %.19s in %s\n", a.Commit, a.Statement, a.Repository)
+		}
+	}
+	return nil
 }

@@ -122,8 +122,16 @@ func (c *client) send(ctx context.Context, method, path string, body any, header
 	if resp.StatusCode == http.StatusNotFound {
 		return nil, usageError{fmt.Errorf("%s: %w", said.Error, errUnknown)}
 	}
-	return nil, usagef("the server says: %s", said.Error)
+	return nil, usageError{&answered{resp.StatusCode, said.Error}}
 }
+
+// answered is a server's no.
+type answered struct {
+	code int // of HTTP
+	text string
+}
+
+func (a *answered) Error() string { return "the server says: " + a.text }
 
 // ask decodes the answer.
 func (c *client) ask(ctx context.Context, method, path string, body, into any) error {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,22 +16,19 @@ import (
 	"github.com/spf13/cobra"
 
 	"slipway/internal/git"
+	"slipway/internal/server"
 	"slipway/pipeline"
 	"slipway/promote"
 )
 
 func envCommand(g *globals) *cobra.Command {
 	var f environmentFlags
+	var at serverFlags
 	cmd := &cobra.Command{
 		Use:   "env",
 		Short: "Begin environments, and see what runs where, since when, by whom",
 		Args:  cobra.NoArgs,
 		RunE:  needsSubcommand,
-	}
-	with := func(do func(context.Context, *promote.Promoter, []string) error) func(*cobra.Command, []string) error {
-		return func(cmd *cobra.Command, args []string) error {
-			return g.withPromoter(cmd.Context(), f, func(p *promote.Promoter) error { return do(cmd.Context(), p, args) })
-		}
 	}
 	begin := &cobra.Command{
 		Use: "init [DIR]", Short: "Put the environment files that DIR's .ci.yml names, and their keys, into the environments' repository",
@@ -41,18 +40,23 @@ func envCommand(g *globals) *cobra.Command {
 	}
 	status := &cobra.Command{
 		Use: "status [ENVIRONMENT...]", Short: "Say what runs where, since when and by whom, and where that is not what was promoted",
-		RunE: with(g.environmentStatus),
+		RunE: func(cmd *cobra.Command, args []string) error { return g.environmentStatus(cmd.Context(), f, at, args) },
 	}
 	diff := &cobra.Command{
 		Use: "diff ENVIRONMENT [OTHER]", Short: "Compare an environment with another, with an earlier promotion, or with what it was before",
-		Args: cobra.RangeArgs(1, 2), RunE: with(g.environmentDiff),
+		Args: cobra.RangeArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error { return g.environmentDiff(cmd.Context(), f, at, args) },
 	}
 	history := &cobra.Command{
 		Use: "history ENVIRONMENT", Short: "List what an environment went through, the newest first",
-		Args: cobra.ExactArgs(1), RunE: with(g.environmentHistory),
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return g.environmentHistory(cmd.Context(), f, at, args) },
 	}
 	for _, c := range []*cobra.Command{begin, status, diff, history} {
 		f.register(c.Flags())
+		if c != begin {
+			at.register(c.Flags())
+		}
 		cmd.AddCommand(c)
 	}
 	return cmd
@@ -113,22 +117,40 @@ func sourceOf(dir string) (pipeline.Source, error) {
 	return s, err
 }
 
-func (g *globals) environmentStatus(ctx context.Context, p *promote.Promoter, args []string) error {
-	all, err := p.Status(ctx, args...)
+func (g *globals) environmentStatus(ctx context.Context, f environmentFlags, at serverFlags, args []string) error {
+	all, err := ask(ctx, g, f, at, "environments?"+url.Values{"name": args}.Encode(), func(p *promote.Promoter) (server.Environments, error) {
+		all, err := p.Status(ctx, args...)
+		return server.Environments{Environments: all}, err
+	})
 	if err != nil {
 		return err
 	}
 	if g.json {
-		return printJSON(os.Stdout, all)
+		return printJSON(os.Stdout, all.Environments)
 	}
 	out := painter{w: os.Stdout, color: g.color && isTerminal(os.Stdout)}
-	for i, s := range all {
+	for i, s := range all.Environments {
 		if i > 0 {
 			fmt.Println()
 		}
 		out.environmentStatus(s)
 	}
 	return nil
+}
+
+// ask asks the server that is named, else the environments from here.
+func ask[T any](ctx context.Context, g *globals, f environmentFlags, at serverFlags, path string, here func(*promote.Promoter) (T, error)) (answer T, err error) {
+	if at.server == "" {
+		return answer, g.withPromoter(ctx, f, func(p *promote.Promoter) error {
+			answer, err = here(p)
+			return err
+		})
+	}
+	c, err := at.client(g)
+	if err != nil {
+		return answer, err
+	}
+	return answer, c.ask(ctx, http.MethodGet, "/api/v1/"+path, nil, &answer)
 }
 
 func (p painter) environmentStatus(s promote.EnvironmentStatus) {
@@ -168,12 +190,16 @@ func proofs(n int) string {
 	return fmt.Sprintf(", with %d proofs", n)
 }
 
-func (g *globals) environmentDiff(ctx context.Context, p *promote.Promoter, args []string) error {
-	state, err := p.Environments.Read(ctx)
-	if err != nil {
-		return err
-	}
-	d, err := state.Diff(args[0], first(args[1:]))
+func (g *globals) environmentDiff(ctx context.Context, f environmentFlags, at serverFlags, args []string) error {
+	from := first(args[1:])
+	path := "environments/" + url.PathEscape(args[0]) + "/diff?" + url.Values{"from": {from}}.Encode()
+	d, err := ask(ctx, g, f, at, path, func(p *promote.Promoter) (d promote.Difference, err error) {
+		state, err := p.Environments.Read(ctx)
+		if err == nil {
+			d, err = state.Diff(args[0], from)
+		}
+		return d, err
+	})
 	if err != nil {
 		return err
 	}
@@ -190,21 +216,24 @@ func (g *globals) environmentDiff(ctx context.Context, p *promote.Promoter, args
 	return nil
 }
 
-func (g *globals) environmentHistory(ctx context.Context, p *promote.Promoter, args []string) error {
-	state, err := p.Environments.Read(ctx)
-	if err != nil {
-		return err
-	}
-	all, err := state.History(args[0])
+func (g *globals) environmentHistory(ctx context.Context, f environmentFlags, at serverFlags, args []string) error {
+	path := "environments/" + url.PathEscape(args[0]) + "/history"
+	all, err := ask(ctx, g, f, at, path, func(p *promote.Promoter) (all server.Entries, err error) {
+		state, err := p.Environments.Read(ctx)
+		if err == nil {
+			all.Entries, err = state.History(args[0])
+		}
+		return all, err
+	})
 	if err != nil {
 		return err
 	}
 	if g.json {
-		return printJSON(os.Stdout, all)
+		return printJSON(os.Stdout, all.Entries)
 	}
 	t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "WHEN\tWHAT\tPROMOTION\tBY\tIMAGES\tCOMMIT")
-	for _, e := range all {
+	for _, e := range all.Entries {
 		var images []string
 		for _, im := range e.Images {
 			images = append(images, im.Name+"@"+digestText(im.Digest)[:min(len(digestText(im.Digest)), 19)])

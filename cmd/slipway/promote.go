@@ -9,11 +9,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"slipway/internal/server"
 	"slipway/promote"
 )
 
 type promoteFlags struct {
 	environmentFlags
+	serverFlags
 	to, from, base, breakGlass string
 	yes, dryRun                bool
 }
@@ -28,7 +30,8 @@ func promoteCommand(g *globals) *cobra.Command {
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return g.promote(cmd.Context(), args, f) },
 	}
-	f.register(cmd.Flags())
+	f.environmentFlags.register(cmd.Flags())
+	f.serverFlags.register(cmd.Flags())
 	cmd.Flags().StringVar(&f.to, "to", "", "the environment (required)")
 	cmd.Flags().StringVar(&f.from, "from", "", "take the digests that this environment runs")
 	cmd.Flags().StringVar(&f.base, "base", "", "only if the environment is still as this commit left it (`base` of --dry-run --json)")
@@ -54,6 +57,10 @@ func (g *globals) promote(ctx context.Context, args []string, f promoteFlags) er
 	if f.to == "" {
 		return usagef("where to? name the environment with --to")
 	}
+	if f.server != "" {
+		wish := server.Wish{Environment: f.to, Images: images, From: f.from, Base: f.base, BreakGlass: f.breakGlass}
+		return g.promoteRemotely(ctx, f.serverFlags, wish, f.yes, f.dryRun)
+	}
 	return g.withPromoter(ctx, f.environmentFlags, func(p *promote.Promoter) error {
 		plan, err := p.Plan(ctx, promote.Request{
 			Environment: f.to, Images: images, From: f.from, Actor: f.person().String(), Base: f.base, BreakGlass: f.breakGlass,
@@ -61,32 +68,34 @@ func (g *globals) promote(ctx context.Context, args []string, f promoteFlags) er
 		if err != nil {
 			return err
 		}
-		return g.carryOut(plan, f.yes, f.dryRun, func() (promote.Outcome, *promote.Plan, error) { return p.Promote(ctx, plan) })
+		return g.carryOut(plan.Propose(), f.yes, f.dryRun, func() (promote.Outcome, promote.Proposal, error) {
+			out, plan, err := p.Promote(ctx, plan)
+			return out, plan.Propose(), err
+		})
 	})
 }
 
 // carryOut shows a plan, asks, and does it.
-func (g *globals) carryOut(plan *promote.Plan, yes, dryRun bool, do func() (promote.Outcome, *promote.Plan, error)) error {
+func (g *globals) carryOut(shown promote.Proposal, yes, dryRun bool, do func() (promote.Outcome, promote.Proposal, error)) error {
 	out := painter{w: os.Stdout, color: g.color && isTerminal(os.Stdout)}
 	if !g.json {
-		out.plan(plan)
+		out.plan(shown)
 	}
-	open := plan.Table.Open()
 	if dryRun {
 		if g.json {
-			if err := printJSON(os.Stdout, promotionJSON{Plan: plan, Open: open, Sources: plan.Record().Sources}); err != nil {
+			if err := printJSON(os.Stdout, promotionJSON{Plan: shown.Plan, Open: shown.Open, Sources: shown.Record.Sources}); err != nil {
 				return err
 			}
 		} else {
 			fmt.Println("\nnothing was changed")
 		}
-		if !open {
+		if !shown.Open {
 			return exitError(exitRefused)
 		}
 		return nil
 	}
-	if open && !plan.Nothing() && !yes {
-		if err := confirm(plan); err != nil {
+	if shown.Open && !shown.Plan.Nothing() && !yes {
+		if err := confirm(shown.Plan); err != nil {
 			return err
 		}
 	}
@@ -95,7 +104,7 @@ func (g *globals) carryOut(plan *promote.Plan, yes, dryRun bool, do func() (prom
 		return err
 	}
 	if g.json {
-		err = printJSON(os.Stdout, promotionJSON{Plan: last, Open: last.Table.Open(), Sources: last.Record().Sources, Outcome: &outcome})
+		err = printJSON(os.Stdout, promotionJSON{Plan: last.Plan, Open: last.Open, Sources: last.Record.Sources, Outcome: &outcome})
 	} else {
 		out.outcome(outcome)
 	}
@@ -133,8 +142,8 @@ func confirm(plan *promote.Plan) error {
 	return exitError(exitCanceled)
 }
 
-func (p painter) plan(plan *promote.Plan) {
-	r := plan.Record()
+func (p painter) plan(shown promote.Proposal) {
+	plan, r := shown.Plan, shown.Record
 	fmt.Fprintf(p.w, "%s %s to %s", kindOf(r), plan.Promotion, p.paint(bold, plan.Environment))
 	if r.From != "" {
 		fmt.Fprintf(p.w, " (from %s)", r.From)

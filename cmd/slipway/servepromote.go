@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"strings"
 
@@ -59,6 +60,16 @@ func (v *serving) promoteRun(ctx context.Context, repo ledger.Repo, run ledger.R
 		return nil
 	})
 	return strings.Join(said, "; "), err
+}
+
+// promoter lends what promotions of a person need who asks the server.
+func (v *serving) promoter(ctx context.Context, person string, out io.Writer, do func(*promote.Promoter) error) error {
+	f := v.flags.environmentFlags
+	f.actor = person
+	return v.withPromoter(ctx, f, func(p *promote.Promoter) error {
+		p.Out = out
+		return do(p)
+	})
 }
 
 func (v *serving) promoteTo(ctx context.Context, p *promote.Promoter, name string, images []promote.Wanted) (string, error) {

@@ -11,6 +11,7 @@ import (
 
 	"slipway/internal/ledger"
 	"slipway/internal/upload"
+	"slipway/promote"
 )
 
 // health is how the server is.
@@ -194,19 +195,37 @@ type problem struct {
 
 // fail answers with what went wrong. The causes of slipway's own faults are for its log.
 func (s *Server) fail(w http.ResponseWriter, err error) {
-	var refused *ledger.Refusal
+	if errors.Is(err, context.Canceled) {
+		return // whoever asked is gone
+	}
+	code, text := s.explain(err)
+	s.say(w, code, problem{text})
+}
+
+// explain says what an error is to whoever asked.
+func (s *Server) explain(err error) (code int, text string) {
+	var (
+		refused *ledger.Refusal
+		none    *promote.NoEnvironment
+		wrong   *promote.Mistake
+		lost    *promote.Lost
+		shut    *promote.Shut
+		other   *changed
+	)
 	switch {
 	case errors.Is(err, ledger.ErrNone):
-		s.say(w, http.StatusNotFound, problem{"no such run; `slipway runs` lists them"})
+		return http.StatusNotFound, "no such run; `slipway runs` lists them"
+	case errors.As(err, &none):
+		return http.StatusNotFound, err.Error()
 	case errors.Is(err, upload.ErrNone):
-		s.say(w, http.StatusGone, problem{err.Error()})
-	case errors.As(err, &refused):
-		s.say(w, http.StatusConflict, problem{err.Error()})
-	case errors.Is(err, context.Canceled):
-	default:
-		s.Log.Error().Err(err).Msg("a request failed")
-		s.say(w, http.StatusInternalServerError, problem{"slipway failed; its log says how"})
+		return http.StatusGone, err.Error()
+	case errors.As(err, &refused), errors.As(err, &lost), errors.As(err, &shut), errors.As(err, &other):
+		return http.StatusConflict, err.Error()
+	case errors.As(err, &wrong):
+		return http.StatusUnprocessableEntity, err.Error()
 	}
+	s.Log.Error().Err(err).Msg("a request failed")
+	return http.StatusInternalServerError, "slipway failed; its log says how"
 }
 
 func (s *Server) say(w http.ResponseWriter, code int, what any) {

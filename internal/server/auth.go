@@ -16,6 +16,9 @@ type identity struct {
 	role  ledger.Role
 }
 
+// tokenActor begins the names of those who came with a token.
+const tokenActor = "token "
+
 // authenticator says who a request is from; ErrNone: nobody that is known.
 type authenticator func(*http.Request) (identity, error)
 
@@ -37,7 +40,7 @@ func (s *Server) byToken(r *http.Request) (identity, error) {
 		return identity{}, ledger.ErrNone
 	}
 	t, err := s.Ledger.TokenOf(r.Context(), strings.TrimSpace(secret), time.Now())
-	return identity{"token " + t.Name, t.Role}, err
+	return identity{tokenActor + t.Name, t.Role}, err
 }
 
 // guard lets those through who may: nobody may what no route names.

@@ -230,7 +230,7 @@ func (o *lineWriter) flush() error {
 // pause waits a little, and says something now and then, so that a connection
 // whose other end has gone is noticed.
 func (o *lineWriter) pause(ctx context.Context) error {
-	if o.events && time.Since(o.quiet) > 15*time.Second {
+	if o.events && time.Since(o.quiet) > quiet {
 		o.quiet = time.Now()
 		if _, err := o.w.WriteString(": still here\n\n"); err != nil {
 			return err

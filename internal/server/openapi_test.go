@@ -19,31 +19,42 @@ import (
 	"slipway/internal/ledger"
 	"slipway/internal/server"
 	"slipway/internal/upload"
+	"slipway/promote"
 )
 
 // asked are the real questions to each route, "METHOD path" as the document has
 // them. {id} is a run that failed, {held} one that is held.
 var asked = map[string]question{
-	"get /healthz":                  {path: "/healthz"},
-	"get /readyz":                   {path: "/readyz"},
-	"post /hooks/{id}":              {}, // every test delivers one
-	"get /metrics":                  {path: "/metrics"},
-	"get /":                         {path: "/"},
-	"get /runs/{id}":                {path: "/runs/{id}"},
-	"get /api/v1/openapi.json":      {path: "/api/v1/openapi.json"},
-	"get /api/v1/runs":              {path: "/api/v1/runs?state=failed&limit=10"},
-	"get /api/v1/runs/{id}":         {path: "/api/v1/runs/{id}"},
-	"get /api/v1/runs/{id}/logs":    {path: "/api/v1/runs/{id}/logs?after=1-1", media: "application/x-ndjson"},
-	"post /api/v1/uploads":          {path: "/api/v1/uploads?bytes=5", body: "hello", kind: "application/zstd"},
-	"post /api/v1/runs":             {path: "/api/v1/runs", body: `{"upload": "` + digest.FromString("hello").String() + `", "event": {"ref": "refs/heads/main", "changed": ["a"]}, "only": ["web"]}`},
-	"get /api/v1/repos":             {path: "/api/v1/repos"},
-	"post /api/v1/gc":               {path: "/api/v1/gc", body: `{"keep_runs": 3}`},
-	"get /api/v1/schedules":         {path: "/api/v1/schedules"},
-	"get /api/v1/audit":             {path: "/api/v1/audit"},
-	"post /api/v1/runs/{id}/allow":  {path: "/api/v1/runs/{held}/allow", body: `{"commit": "` + hash(9) + `"}`},
-	"post /api/v1/runs/{id}/cancel": {path: "/api/v1/runs/{held}/cancel", body: "{}"},
-	"post /api/v1/runs/{id}/rerun":  {path: "/api/v1/runs/{id}/rerun", body: "{}"},
+	"get /healthz":                            {path: "/healthz"},
+	"get /readyz":                             {path: "/readyz"},
+	"post /hooks/{id}":                        {}, // every test delivers one
+	"get /metrics":                            {path: "/metrics"},
+	"get /":                                   {path: "/"},
+	"get /runs/{id}":                          {path: "/runs/{id}"},
+	"get /api/v1/openapi.json":                {path: "/api/v1/openapi.json"},
+	"get /api/v1/runs":                        {path: "/api/v1/runs?state=failed&limit=10"},
+	"get /api/v1/runs/{id}":                   {path: "/api/v1/runs/{id}"},
+	"get /api/v1/runs/{id}/logs":              {path: "/api/v1/runs/{id}/logs?after=1-1", media: "application/x-ndjson"},
+	"get /api/v1/environments":                {path: "/api/v1/environments?name=test"},
+	"get /api/v1/environments/{name}/history": {path: "/api/v1/environments/test/history"},
+	"get /api/v1/environments/{name}/diff":    {path: "/api/v1/environments/test/diff"},
+	"post /api/v1/promotions/plan":            {path: "/api/v1/promotions/plan", body: wishText},
+	"post /api/v1/promotions":                 {path: "/api/v1/promotions", body: wishText[:len(wishText)-1] + `, "fingerprint": "{fingerprint}"}`},
+	"post /api/v1/approvals/questions":        {path: "/api/v1/approvals/questions", body: wishText},
+	"post /api/v1/approvals":                  {path: "/api/v1/approvals", body: wishText[:len(wishText)-1] + `, "signed": {signed}}`},
+	"post /api/v1/uploads":                    {path: "/api/v1/uploads?bytes=5", body: "hello", kind: "application/zstd"},
+	"post /api/v1/runs":                       {path: "/api/v1/runs", body: `{"upload": "` + digest.FromString("hello").String() + `", "event": {"ref": "refs/heads/main", "changed": ["a"]}, "only": ["web"]}`},
+	"get /api/v1/repos":                       {path: "/api/v1/repos"},
+	"get /api/v1/schedules":                   {path: "/api/v1/schedules"},
+	"get /api/v1/audit":                       {path: "/api/v1/audit"},
+	"post /api/v1/runs/{id}/allow":            {path: "/api/v1/runs/{held}/allow", body: `{"commit": "` + hash(9) + `"}`},
+	"post /api/v1/runs/{id}/cancel":           {path: "/api/v1/runs/{held}/cancel", body: "{}"},
+	"post /api/v1/runs/{id}/rerun":            {path: "/api/v1/runs/{id}/rerun", body: "{}"},
+	"post /api/v1/gc":                         {path: "/api/v1/gc", body: `{"keep_runs": 3}`},
 }
+
+// wishText is a promotion to the environment of an estate.
+const wishText = `{"environment": "test", "images": [{"name": "web", "digest": "{web}"}]}`
 
 type question struct {
 	path, body string
@@ -97,11 +108,11 @@ func (d document) check(body string, path ...string) error {
 // The document is OpenAPI 3.1, has every route, and what the server really answers
 // is what it says.
 func TestOpenAPI(t *testing.T) {
-	w := newWorld(t)
+	w, e := newWorld(t), newEstate(t, gatedYML)
 	uploads := upload.Store{Dir: filepath.Join(w.dir, "uploads"), Limit: 1 << 20}
 	_, _, err := uploads.Put(strings.NewReader("hello"))
 	must(t, err)
-	w.serve(t, server.Options{Public: "https://ci.example.com", Uploads: uploads, Collect: func(context.Context, server.Retention) (server.Collected, error) {
+	w.serve(t, server.Options{Public: "https://ci.example.com", Uploads: uploads, Promoter: e.promoter, Collect: func(context.Context, server.Retention) (server.Collected, error) {
 		return server.Collected{Runs: 1}, nil
 	}}, func(ctx context.Context, r ledger.Run, l *server.Log) (ledger.End, error) {
 		if !r.Trusted {
@@ -147,7 +158,10 @@ func TestOpenAPI(t *testing.T) {
 			t.Errorf("%s is not in the document", pattern)
 		}
 	}
-	ids := strings.NewReplacer("{id}", failed.ID, "{held}", held.ID)
+	_, shown, _ := send[promote.Proposal](t, w, "/api/v1/promotions/plan", token, json.RawMessage(strings.ReplaceAll(wishText, "{web}", e.web[0].Digest.String())))
+	signed, err := json.Marshal(e.glass("any", e.web[0], "test"))
+	must(t, err)
+	real := strings.NewReplacer("{id}", failed.ID, "{held}", held.ID, "{web}", e.web[0].Digest.String(), "{fingerprint}", shown.Fingerprint.String(), "{signed}", string(signed))
 	for _, op := range have { // sorted: gets come before posts, allow before cancel before rerun
 		ask, known := asked[op]
 		if !known {
@@ -157,7 +171,7 @@ func TestOpenAPI(t *testing.T) {
 			continue
 		}
 		method, path, _ := strings.Cut(op, " ")
-		ask.path = ids.Replace(ask.path)
+		ask.path, ask.body = real.Replace(ask.path), real.Replace(ask.body)
 		d.answers(w, token, method, path, ask)
 	}
 	for _, bad := range []string{`{"runs": null}`, `{"runs": [{"id": "1"}]}`, `{}`} {

@@ -9,6 +9,7 @@ import (
 
 	"slipway/internal/forge"
 	"slipway/internal/ledger"
+	"slipway/promote"
 )
 
 // route is one thing that the server answers. The mux and the OpenAPI document are
@@ -73,6 +74,36 @@ func (s *Server) routes() []route {
 			pattern: "GET /api/v1/runs/{id}/logs", role: ledger.Viewer, summary: "Give the lines of a run's log; as events, follow it to its end",
 			query: []parameter{{"after", "ATTEMPT-LINE: only what comes behind it, as with Last-Event-ID"}},
 			gives: content{of: Line{}, media: []string{"application/x-ndjson", "text/event-stream"}}, do: s.logs,
+		},
+		{
+			pattern: "GET /api/v1/environments", role: ledger.Viewer, summary: "Say what runs where, since when and by whom",
+			query: []parameter{{"name", "only this environment; may stand there several times"}},
+			gives: content{of: Environments{}}, do: asked(s, environments),
+		},
+		{
+			pattern: "GET /api/v1/environments/{name}/history", role: ledger.Viewer, summary: "List what an environment went through, the newest first",
+			gives: content{of: Entries{}}, do: asked(s, history),
+		},
+		{
+			pattern: "GET /api/v1/environments/{name}/diff", role: ledger.Viewer, summary: "Compare an environment with what it was, or with another",
+			query: []parameter{{"from", "another environment, or a promotion or commit of its history; without it the state before the last change"}},
+			gives: content{of: promote.Difference{}}, do: asked(s, difference),
+		},
+		{
+			pattern: "POST /api/v1/promotions/plan", role: ledger.Developer, summary: "Say what a promotion or rollback would do, and whether it may",
+			takes: content{of: Wish{}}, gives: content{of: promote.Proposal{}}, do: wished(s, proposed),
+		},
+		{
+			pattern: "POST /api/v1/promotions", role: ledger.Sysadmin, summary: "Do what a plan says that was shown, and nothing else",
+			takes: content{of: Confirmed{}}, gives: content{of: News{}, media: []string{newsType}}, do: s.carryOut,
+		},
+		{
+			pattern: "POST /api/v1/approvals/questions", role: ledger.Developer, summary: "Say what is to be signed by a person who approves",
+			takes: content{of: Wish{}}, gives: content{of: Asking{}}, do: wished(s, asking),
+		},
+		{
+			pattern: "POST /api/v1/approvals", role: ledger.Developer, summary: "Attach what a person has signed with his own key",
+			takes: content{of: Approved{}}, limit: maxApproved, gives: content{of: Attached{}}, do: wished(s, s.attached),
 		},
 		{
 			pattern: "POST /api/v1/uploads", role: ledger.Developer, summary: "Take the files of a run: a tar archive, compressed by zstd",

@@ -10,6 +10,7 @@ package server
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"net/netip"
 	"sync"
@@ -21,6 +22,7 @@ import (
 	"slipway/internal/forge"
 	"slipway/internal/ledger"
 	"slipway/internal/upload"
+	"slipway/promote"
 )
 
 // Options are what a server is made of. Every field but Client, Drain, Limits, Log, NoticeClient and those
@@ -45,6 +47,8 @@ type Options struct {
 	Log          zerolog.Logger
 	Limits       Limits
 	Uploads      upload.Store
+	// Promoter lends what a promotion needs to do, with what it says going to out.
+	Promoter func(ctx context.Context, person string, out io.Writer, do func(*promote.Promoter) error) error
 
 	// Look says where the branches and tags of a repository are, by their whole names.
 	// It is asked when a schedule is due, and every LookEvery, for pushes whose webhook
