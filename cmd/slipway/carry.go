@@ -25,7 +25,8 @@ type job struct {
 	secrets  map[string][]byte
 	sshAgent string
 	keepFor  time.Duration
-	caches   string // see wiring
+	bound    keepBound // of what is kept
+	caches   string    // see wiring
 	machine  *schedule.Machine
 	ahead    engine.Ahead
 	progress func(pipeline.Progress)
@@ -39,7 +40,7 @@ func (g *globals) carry(ctx context.Context, s *stack, j job) (store.Run, error)
 	}
 	w := wiring{
 		mask: hidden, stack: s, dir: j.dir, seeds: j.plan.Volumes, registries: g.registriesWith(nil, false), mirrors: func(host string) []string { return slices.Clone(g.registries[host].Mirrors) },
-		secrets: j.secrets, sshAgent: j.sshAgent, keepFor: j.keepFor, caches: j.caches, log: g.log,
+		secrets: j.secrets, sshAgent: j.sshAgent, keepFor: j.keepFor, keepBound: j.bound, caches: j.caches, log: g.log,
 	}
 	defer w.registries.Close()
 	e := &engine.Engine{

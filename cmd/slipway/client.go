@@ -111,6 +111,11 @@ func (c *client) send(ctx context.Context, method, path string, body any, header
 	if resp.StatusCode/100 == 2 {
 		return resp, nil
 	}
+	return nil, noOf(resp)
+}
+
+// noOf is what an answer says that is no success.
+func noOf(resp *http.Response) error {
 	defer resp.Body.Close()
 	var said struct {
 		Error string `json:"error"`
@@ -120,9 +125,9 @@ func (c *client) send(ctx context.Context, method, path string, body any, header
 		said.Error = resp.Status
 	}
 	if resp.StatusCode == http.StatusNotFound {
-		return nil, usageError{fmt.Errorf("%s: %w", said.Error, errUnknown)}
+		return usageError{fmt.Errorf("%s: %w", said.Error, errUnknown)}
 	}
-	return nil, usageError{&answered{resp.StatusCode, said.Error}}
+	return usageError{&answered{resp.StatusCode, said.Error}}
 }
 
 // answered is a server's no.

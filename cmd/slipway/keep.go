@@ -40,7 +40,12 @@ func (p *pins) rootfs(w wiring) func(context.Context, pipeline.Image) (runner.Ro
 // keeper freezes the sandbox of a failed test, with all that it stands on.
 func (w wiring) keeper(r engine.TestRequest, s *runner.Sandbox, m *mounts, p *pins) func(context.Context) (time.Time, error) {
 	return func(ctx context.Context) (until time.Time, err error) {
-		k := store.Kept{Name: keptName(r.Run, r.Task.ID), Task: r.Task.ID, Dir: w.dir, Copies: m.keptNames(keptName(r.Run, r.Task.ID))}
+		w.keeping.Lock()
+		defer w.keeping.Unlock()
+		k := store.Kept{
+			Name: keptName(r.Run, r.Task.ID), Task: r.Task.ID, Dir: w.dir, Copies: m.keptNames(keptName(r.Run, r.Task.ID)),
+			At: time.Now(), Memory: r.Memory, Secrets: len(r.Task.Test.Secrets) > 0,
+		}
 		if err := w.store.PutKept(k); err != nil {
 			return until, err
 		}
@@ -60,7 +65,11 @@ func (w wiring) keeper(r engine.TestRequest, s *runner.Sandbox, m *mounts, p *pi
 		if err := s.Freeze(ctx, k.Name, w.keepFor); err != nil {
 			return until, err
 		}
-		return time.Now().Add(w.keepFor), w.dropOlder(ctx, k)
+		err = w.dropOlder(ctx, k)
+		if w.keepBound.tests > 0 {
+			err = errors.Join(err, w.bound(ctx, w.keepBound))
+		}
+		return time.Now().Add(w.keepFor), err
 	}
 }
 
@@ -103,6 +112,8 @@ func (s *stack) living(ctx context.Context) (map[string]runner.Frozen, error) {
 
 // giveBack gives back what was kept for frozen tests that are gone.
 func (s *stack) giveBack(ctx context.Context) error {
+	s.keeping.Lock()
+	defer s.keeping.Unlock()
 	all, err := s.store.AllKept()
 	if err != nil || len(all) == 0 {
 		return err

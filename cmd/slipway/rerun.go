@@ -49,7 +49,7 @@ func rerunCommand(g *globals) *cobra.Command {
 	fs := cmd.Flags()
 	from.register(fs)
 	fs.BoolVar(&frozen, "frozen", false, "run the command again in the kept sandbox, as it is")
-	fs.BoolVar(&f.keepFailed, "keep-failed", false, "keep the sandboxes of failed tests, with their services, for `slipway shell`")
+	f.keepFailed.register(fs, "keep the sandboxes of failed tests, with their services, for `slipway shell`")
 	fs.DurationVar(&f.keepFor, "keep-for", time.Hour, "with --keep-failed: how long they stay, from their last use")
 	fs.StringVar(&f.secrets, "secrets", "", "file of NAME=VALUE lines: the secrets that builds and tests may name")
 	fs.StringVar(&f.progress, "progress", "auto", "auto, tty, plain or quiet")

@@ -32,7 +32,7 @@ type runFlags struct {
 	builder      string
 	builderCerts string
 	parallel     int
-	keepFailed   bool
+	keepFailed   keepFlag
 	keepFor      time.Duration
 	progress     string
 }
@@ -46,7 +46,10 @@ func runPipelineCommand(g *globals) *cobra.Command {
 			"Without --event, `when` and `paths` hold nothing back.\n\n" + exitHelp,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if f.server != "" {
+			if f.server != "" && (!f.dryRun || cmd.Flags().Changed("server")) { // a dry run is of here
+				if err := elsewhere(cmd.Flags()); err != nil {
+					return err
+				}
 				return g.runRemotely(cmd.Context(), dirArg(args), f)
 			}
 			return g.runPipeline(cmd.Context(), dirArg(args), f)
@@ -60,7 +63,7 @@ func runPipelineCommand(g *globals) *cobra.Command {
 	fs.StringVar(&f.base, "base", "", "with --event: the commit or branch that `paths` are compared with")
 	fs.BoolVar(&f.rerunTests, "rerun-tests", false, "run tests even where their result could be reused; layers stay cached")
 	fs.BoolVar(&f.noCache, "no-cache", false, "rebuild every layer, and --rerun-tests")
-	fs.BoolVar(&f.keepFailed, "keep-failed", false, "keep the sandboxes of failed tests, with their services, for `slipway shell`")
+	f.keepFailed.register(fs, "keep the sandboxes of failed tests, with their services, for `slipway shell`")
 	fs.DurationVar(&f.keepFor, "keep-for", time.Hour, "with --keep-failed: how long they stay, from their last use")
 	fs.StringVar(&f.secrets, "secrets", "", "file of NAME=VALUE lines: the secrets that builds and tests may name")
 	fs.StringVar(&f.builder, "builder", "", "build on a buildkitd: unix://PATH or tcp://HOST:PORT (default: inside slipway)")
@@ -134,10 +137,10 @@ func (g *globals) conduct(ctx context.Context, s *stack, dir string, plan pipeli
 	}
 	run, err := g.carry(ctx, s, job{
 		Options: engine.Options{
-			ID: store.NewRunID(time.Now()), Dir: dir, RerunTests: f.rerunTests, NoCache: f.noCache, KeepFailed: f.keepFailed,
+			ID: store.NewRunID(time.Now()), Dir: dir, RerunTests: f.rerunTests, NoCache: f.noCache, KeepFailed: f.keepFailed.on,
 			Event: func() (pipeline.Event, error) { return tree.event(ev) },
 		},
-		dir: dir, plan: plan, origin: tree, signer: f.signer(g.keyring()), secrets: secrets, sshAgent: os.Getenv("SSH_AUTH_SOCK"), keepFor: f.keepFor,
+		dir: dir, plan: plan, origin: tree, signer: f.signer(g.keyring()), secrets: secrets, sshAgent: os.Getenv("SSH_AUTH_SOCK"), keepFor: f.keepFailed.stay(f.keepFor),
 		machine: machine, ahead: ahead, progress: display.Write,
 	})
 	return run, errors.Join(err, display.Close())

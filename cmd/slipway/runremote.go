@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/moby/patternmatcher/ignorefile"
+	"github.com/spf13/pflag"
 
 	"slipway/internal/ledger"
 	"slipway/internal/server"
@@ -27,9 +28,6 @@ import (
 // runRemotely runs what is in a directory on a server: the files that a run here
 // would read are uploaded, and what the run says comes back as it is said.
 func (g *globals) runRemotely(ctx context.Context, dir string, f runFlags) error {
-	if err := f.here(); err != nil {
-		return err
-	}
 	c, err := f.serverFlags.client(g)
 	if err != nil {
 		return err
@@ -62,17 +60,22 @@ func (g *globals) runRemotely(ctx context.Context, dir string, f runFlags) error
 	return g.concludeRemote(run)
 }
 
-// here refuses what only a run on this machine can have.
-func (f runFlags) here() error {
-	for flag, given := range map[string]bool{
-		"--dry-run": f.dryRun, "--secrets (the server has its own: `slipway secrets set NAME --repo uploads` there)": f.secrets != "",
-		"--keep-failed (`slipway serve --keep-failed`)": f.keepFailed, "--builder": f.builder != "", "--parallel": f.parallel != 0,
-	} {
-		if given {
-			return usagef("%s is for a run on this machine; leave it out, or --server", flag)
+// localOnly are the flags of `run pipeline` that say something of this machine.
+var localOnly = map[string]string{
+	"dry-run": "leave --server out", "builder": "the server has its own", "builder-certs": "the server has its own",
+	"parallel": "`slipway serve --parallel` says it there", "keep-failed": "`slipway serve --keep-failed` says it there", "keep-for": "`slipway serve --keep-failed` says it there",
+	"secrets": "`slipway secrets set NAME --repo uploads` gives it to uploads there",
+}
+
+// elsewhere refuses flags that a run on a server cannot heed. What the
+// environment or the config file says is for runs here, and no mistake.
+func elsewhere(given *pflag.FlagSet) (err error) {
+	given.Visit(func(f *pflag.Flag) {
+		if instead, ok := localOnly[f.Name]; ok {
+			err = usagef("--%s is for a run on this machine; %s", f.Name, instead)
 		}
-	}
-	return nil
+	})
+	return err
 }
 
 // accompany shows what a run says until its end. Who stops the command stops the run.

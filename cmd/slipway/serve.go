@@ -96,6 +96,7 @@ type serveFlags struct {
 	limits                        server.Limits
 	proxies                       []string
 	retain                        server.Retention // of retentionFlags
+	keep                          keepFlags
 }
 
 func serveCommand(g *globals) *cobra.Command {
@@ -113,6 +114,7 @@ func serveCommand(g *globals) *cobra.Command {
 	f.sourceFlags.register(fs)
 	f.signerFlags.register(fs)
 	f.environmentFlags.register(fs)
+	f.keep.register(fs)
 	f.retentionFlags.register(fs, 1000)
 	fs.DurationVar(&f.gc, "gc-every", 24*time.Hour, "how often to free space, as `slipway gc` does; 0: only when the disk is nearly full or somebody asks")
 	fs.StringVar(&f.address, "address", "127.0.0.1:8080", "address and port to listen on")
@@ -123,7 +125,7 @@ func serveCommand(g *globals) *cobra.Command {
 	fs.BoolVar(&f.check, "check", false, "say whether it could serve, and end")
 	fs.IntVar(&f.runs, "runs", 2, "at most this many runs at once; they share the machine")
 	fs.IntVar(&f.parallel, "parallel", 0, "at most this many builds and tests at once (default: what cores and memory carry)")
-	fs.Int64Var(&f.uploadLimit, "upload-limit", 1024, "MiB that one `slipway run pipeline --server` may upload")
+	fs.Int64Var(&f.uploadLimit, "upload-limit", 1024, "MiB that one slipway run pipeline --server may upload")
 	fs.Float64Var(&f.limits.Strangers, "stranger-rate", 10, "so many requests a second are taken of one address that shows no token and no good signature, ten seconds' worth at once; 0: any number")
 	fs.Float64Var(&f.limits.Webhooks, "webhook-rate", 2000, "so many good webhooks a second of one repository, ten seconds' worth at once; 0: any number")
 	fs.StringSliceVar(&f.proxies, "trusted-proxies", nil, "addresses or networks (10.0.0.0/8) of proxies whose X-Forwarded-For says who asks")
@@ -153,6 +155,9 @@ func (f *serveFlags) settle() (_ *tls.Config, err error) {
 	}
 	if f.runs < 1 || f.parallel < 0 || f.drain < 0 || f.look < 0 || f.uploadLimit < 0 {
 		return nil, usagef("--runs takes at least 1, --parallel, --drain, --reconcile-every and --upload-limit nothing below 0")
+	}
+	if err := f.keep.check(); err != nil {
+		return nil, err
 	}
 	if f.limits.Strangers < 0 || f.limits.Webhooks < 0 {
 		return nil, usagef("--stranger-rate and --webhook-rate take nothing below 0")
@@ -199,12 +204,15 @@ func (g *globals) serve(ctx context.Context, f serveFlags) (err error) {
 		level = zerolog.InfoLevel
 	}
 	g.log = zerolog.New(os.Stderr).Level(level).With().Timestamp().Logger()
-	v := &serving{globals: g, flags: f}
+	v := &serving{globals: g, flags: f, left: map[string]bool{}, bound: f.keep.bound()}
 	if v.stack, err = g.open(ctx, openOptions{command: "slipway serve", sandbox: true, volumes: true, parallel: f.parallel}); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, v.stack.close()) }()
 	if v.machine, v.ahead, err = openMachine(f.parallel); err != nil {
+		return err
+	}
+	if err := v.reapKept(ctx); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(v.workDir()); err != nil {
@@ -229,6 +237,7 @@ func (v *serving) options() server.Options {
 		Collect: func(ctx context.Context, how server.Retention) (server.Collected, error) {
 			return v.collect(ctx, v.stack, how, v.flags.environmentFlags, v.ledger)
 		},
+		Kept: v.kept, Shell: v.shell, Thaw: v.thaw, Tidy: v.tidy,
 		Look: v.look, LookEvery: v.flags.look, SeenFile: func(repo ledger.Repo) string { return filepath.Join(v.root, "server", "seen", repo.ID+".json") },
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"slipway/internal/engine"
 	"slipway/internal/git"
@@ -28,6 +29,8 @@ type serving struct {
 	ledger  *ledger.Ledger
 	machine *schedule.Machine
 	ahead   engine.Ahead
+	bound   keepBound
+	left    map[string]bool // directories of runs that kept tests have mounted; under stack.keeping
 }
 
 // workDir is where commits are written out for their runs. What is in it when a
@@ -41,7 +44,7 @@ func (v *serving) mirror(repo ledger.Repo) *git.Mirror {
 // run carries out one attempt as `slipway run pipeline` would in a fresh clone.
 func (v *serving) run(ctx context.Context, repo ledger.Repo, run ledger.Run, log *server.Log) (end ledger.End, err error) {
 	dir := filepath.Join(v.workDir(), run.Record)
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	defer func() { err = errors.Join(err, v.clear(dir)) }()
 	c, err := v.filesOf(ctx, repo, run, dir, log)
 	if err != nil {
 		return endWithout(err)
@@ -64,6 +67,7 @@ func (v *serving) run(ctx context.Context, repo ledger.Repo, run ledger.Run, log
 	if err != nil {
 		return end, err
 	}
+	v.sayKept(run, record, log)
 	return v.endOf(run, c, record)
 }
 
@@ -141,10 +145,10 @@ func skipsAll(plan pipeline.Plan) (why string) {
 func (v *serving) jobOf(repo ledger.Repo, run ledger.Run, c checkout, plan pipeline.Plan, secrets map[string][]byte, log *server.Log) job {
 	j := job{
 		Options: engine.Options{
-			ID: run.Record, Dir: repo.URL, RerunTests: run.Asked.RerunTests, NoCache: run.Asked.NoCache,
+			ID: run.Record, Dir: repo.URL, RerunTests: run.Asked.RerunTests, NoCache: run.Asked.NoCache, KeepFailed: v.flags.keep.failed.on,
 			Event: func() (pipeline.Event, error) { return c.event, nil },
 		},
-		dir: c.dir, plan: plan, origin: c, secrets: secrets, machine: v.machine, ahead: v.ahead, progress: log.Progress,
+		dir: c.dir, plan: plan, origin: c, secrets: secrets, machine: v.machine, ahead: v.ahead, keepFor: v.flags.keep.failed.stay(time.Hour), bound: v.bound, progress: log.Progress,
 	}
 	switch {
 	case run.Trusted:

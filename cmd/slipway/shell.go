@@ -19,6 +19,7 @@ import (
 )
 
 type shellFlags struct {
+	serverFlags
 	user    string
 	service string
 	rm      bool
@@ -41,12 +42,16 @@ func shellCommand(g *globals) *cobra.Command {
 			if dash > 1 || dash == 0 && len(args) > 0 {
 				return usagef("write `slipway shell RUN/TEST -- COMMAND...`; see `slipway shell --help`")
 			}
+			if dash == 0 && f.rm {
+				return usagef("--rm needs RUN or RUN/TEST; `slipway shell` lists what is kept")
+			}
+			if done, err := g.remoteShell(cmd.Context(), f, args[:dash], args[dash:]); done || err != nil {
+				return err
+			}
 			if err := mustBeRoot(); err != nil {
 				return err
 			}
 			switch {
-			case dash == 0 && f.rm:
-				return usagef("--rm needs RUN or RUN/TEST; `slipway shell` lists what is kept")
 			case dash == 0:
 				return g.listKept(cmd.Context())
 			case f.rm:
@@ -55,6 +60,7 @@ func shellCommand(g *globals) *cobra.Command {
 			return g.shell(cmd.Context(), args[0], args[dash:], f)
 		},
 	}
+	f.serverFlags.register(cmd.Flags())
 	cmd.Flags().StringVar(&f.user, "user", "", "run as this user of the image (default: the test's)")
 	cmd.Flags().StringVar(&f.service, "service", "", "in the sandbox of this service of the test")
 	cmd.Flags().BoolVar(&f.rm, "rm", false, "remove what is kept of RUN or RUN/TEST")

@@ -88,6 +88,12 @@ func TestShellInTerminal(t *testing.T) {
 		t.Fatalf("not kept: %+v", run)
 	}
 	t.Cleanup(func() { p.must(t, "shell", "--rm", "last"); p.settled(t) })
+	shellInTerminal(t, p.slipway("shell", "last/web/it"), "web/it as it was left; it ran: sh -c echo found > /tmp/it; exit 1")
+}
+
+// shellInTerminal holds a shell in a test that has left /tmp/it to what a terminal does.
+func shellInTerminal(t *testing.T, cmd *exec.Cmd, greeting string) {
+	t.Helper()
 	master, slave := hostTerminal(t)
 	size := func(rows, cols uint16) {
 		if err := unix.IoctlSetWinsize(int(slave.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: cols}); err != nil {
@@ -99,7 +105,6 @@ func TestShellInTerminal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := p.slipway("shell", "last/web/it")
 	cmd.Env = append(cmd.Env, "TERM=vt100")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
@@ -107,7 +112,7 @@ func TestShellInTerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := newScreen(t, master)
-	s.shows("web/it as it was left; it ran: sh -c echo found > /tmp/it; exit 1")
+	s.shows(greeting)
 	s.shows("# ")
 	s.types("cat /tmp/it; echo $TERM; busybox stty size\r")
 	s.shows("found")

@@ -39,6 +39,8 @@ type stack struct {
 	volumes *volume.Store
 	gateway *network.Gateway
 	unlock  func()
+
+	keeping sync.Mutex // held while the tests that are kept change
 }
 
 // openOptions say which parts of a stack a command needs.

@@ -36,6 +36,7 @@ type wiring struct {
 	mask       *mask.Mask // hides them
 	sshAgent   string
 	keepFor    time.Duration // how long a failed test stays frozen
+	keepBound  keepBound     // how much does; zero: no bound
 	caches     string        // whose `RUN --mount=type=cache` are used; empty: those of all trusted runs
 	log        zerolog.Logger
 }

@@ -72,6 +72,7 @@ type TestRequest struct {
 	Attempt  int                       // from 1
 	Out      string                    // host directory that receives what the test leaves in /out
 	Logs     string                    // host directory for what its services say
+	Memory   int64                     // bytes that it was given room for, its services included
 }
 
 // Service is one of a test, with the image that it is made of.

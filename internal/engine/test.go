@@ -215,7 +215,7 @@ func (c *conductor) request(task pipeline.Task, image pipeline.Image, services m
 		dir = filepath.Join(dir, fmt.Sprint("attempt-", n))
 	}
 	return TestRequest{
-		Run: c.opt.ID, Task: task, Image: image, Images: c.imagesOf(task, image), Services: services, Attempt: n,
+		Run: c.opt.ID, Task: task, Image: image, Images: c.imagesOf(task, image), Services: services, Attempt: n, Memory: share(c.plan, task).Memory,
 		Out: filepath.Join(dir, "out"), Logs: filepath.Join(dir, ServiceLogs),
 	}
 }

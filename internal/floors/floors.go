@@ -84,6 +84,7 @@ var rooms = []room{
 	{"go.etcd.io/bbolt", []string{"builder", "internal/store"}, "databases are opened by the rooms that own them"},
 	{"filippo.io/age", []string{"internal/secret"}, "whoever decrypts holds what nobody may keep"},
 	{"github.com/prometheus", []string{"internal/server"}, "what is measured is shown by the server"},
+	{"github.com/coder/websocket", []string{"internal/server", "cmd/slipway"}, "a terminal over the server, at both its ends"},
 	{"database/sql", []string{"internal/ledger"}, "one room speaks SQL"},
 	{"modernc.org/sqlite", []string{"internal/ledger"}, "one room speaks SQL"},
 	{"github.com/adhocore/gronx", []string{"internal/ledger"}, "one reader of when a schedule is due"},

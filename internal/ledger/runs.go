@@ -175,6 +175,11 @@ func (l *Ledger) Removed(ctx context.Context, records []string, now time.Time) e
 	})
 }
 
+// RunOf finds the run of an attempt's record.
+func (l *Ledger) RunOf(ctx context.Context, record string) (string, error) {
+	return one(ctx, l.read, scanOne[string], `SELECT run FROM attempts WHERE record = $1`, record)
+}
+
 // Newer says whether a later run of the same ref has passed: then what this one
 // built must not take its place.
 func (l *Ledger) Newer(ctx context.Context, r Run) (bool, error) {

@@ -35,6 +35,9 @@ var asked = map[string]question{
 	"get /api/v1/runs":                        {path: "/api/v1/runs?state=failed&limit=10"},
 	"get /api/v1/runs/{id}":                   {path: "/api/v1/runs/{id}"},
 	"get /api/v1/runs/{id}/logs":              {path: "/api/v1/runs/{id}/logs?after=1-1", media: "application/x-ndjson"},
+	"get /api/v1/kept":                        {path: "/api/v1/kept"},
+	"get /api/v1/runs/{id}/shell":             {}, // TestShell opens one
+	"post /api/v1/runs/{id}/thaw":             {path: "/api/v1/runs/{id}/thaw", body: `{"test": "web/unit"}`},
 	"get /api/v1/environments":                {path: "/api/v1/environments?name=test"},
 	"get /api/v1/environments/{name}/history": {path: "/api/v1/environments/test/history"},
 	"get /api/v1/environments/{name}/diff":    {path: "/api/v1/environments/test/diff"},
@@ -112,7 +115,7 @@ func TestOpenAPI(t *testing.T) {
 	uploads := upload.Store{Dir: filepath.Join(w.dir, "uploads"), Limit: 1 << 20}
 	_, _, err := uploads.Put(strings.NewReader("hello"))
 	must(t, err)
-	w.serve(t, server.Options{Public: "https://ci.example.com", Uploads: uploads, Promoter: e.promoter, Collect: func(context.Context, server.Retention) (server.Collected, error) {
+	w.serve(t, server.Options{Public: "https://ci.example.com", Uploads: uploads, Promoter: e.promoter, Kept: func(context.Context) ([]server.Kept, error) { return nil, nil }, Collect: func(context.Context, server.Retention) (server.Collected, error) {
 		return server.Collected{Runs: 1}, nil
 	}}, func(ctx context.Context, r ledger.Run, l *server.Log) (ledger.End, error) {
 		if !r.Trusted {

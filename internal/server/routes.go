@@ -106,6 +106,16 @@ func (s *Server) routes() []route {
 			takes: content{of: Approved{}}, limit: maxApproved, gives: content{of: Attached{}}, do: wished(s, s.attached),
 		},
 		{
+			pattern: "POST /api/v1/runs/{id}/thaw", role: ledger.Developer, summary: "Remove what is kept of a run's failed tests",
+			takes: content{of: thawed{}}, gives: content{of: ledger.Run{}}, do: act(s, "thaw", s.thaw),
+		},
+		{pattern: "GET /api/v1/kept", role: ledger.Viewer, summary: "List the failed tests whose sandboxes stay", gives: content{of: KeptList{}}, do: s.listKept},
+		{
+			pattern: "GET /api/v1/runs/{id}/shell", role: ledger.Developer, code: http.StatusSwitchingProtocols,
+			summary: "Open a WebSocket to a terminal in a kept test; with secrets in it, it takes a sysadmin",
+			query:   []parameter{{"test", "IMAGE/TEST; without it the only one that is kept of the run"}}, do: s.shell,
+		},
+		{
 			pattern: "POST /api/v1/uploads", role: ledger.Developer, summary: "Take the files of a run: a tar archive, compressed by zstd",
 			query: []parameter{{"bytes", "how many they are unpacked; too many are refused before they are sent"}},
 			takes: content{media: []string{"application/zstd"}}, limit: s.Uploads.Limit + 1,

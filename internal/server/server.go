@@ -49,6 +49,12 @@ type Options struct {
 	Uploads      upload.Store
 	// Promoter lends what a promotion needs to do, with what it says going to out.
 	Promoter func(ctx context.Context, person string, out io.Writer, do func(*promote.Promoter) error) error
+	// Kept lists the failed tests that stay. Shell joins a console to one, until the
+	// command ends or ctx does: then the person is gone. Thaw removes one. Tidy gives back now and then what they held that are gone.
+	Kept  func(ctx context.Context) ([]Kept, error)
+	Shell func(ctx context.Context, k Kept, q ShellRequest, c Console) (ShellEnd, error)
+	Thaw  func(ctx context.Context, k Kept) error
+	Tidy  func(ctx context.Context) error
 
 	// Look says where the branches and tags of a repository are, by their whole names.
 	// It is asked when a schedule is due, and every LookEvery, for pushes whose webhook
@@ -137,6 +143,9 @@ func (s *Server) Work(ctx context.Context) error {
 	}
 	if s.LookEvery > 0 {
 		all.Go(func() { s.every(ctx, s.LookEvery, nil, (&reconciler{Server: s}).reconcile) })
+	}
+	if s.Tidy != nil {
+		all.Go(func() { s.every(ctx, 15*time.Second, nil, s.Tidy) })
 	}
 	ended := make(chan struct{})
 	go func() { all.Wait(); close(ended) }()

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // Kept is what a failed test that stays frozen needs of this root. It is written
@@ -17,6 +18,10 @@ type Kept struct {
 	Task   string   `json:"task"`
 	Dir    string   `json:"dir"`              // of the pipeline file
 	Copies []string `json:"copies,omitempty"` // of volumes, by the names they are kept under
+
+	At      time.Time `json:"at"`
+	Memory  int64     `json:"memory"`            // bytes it may take
+	Secrets bool      `json:"secrets,omitempty"` // some are in it
 }
 
 const keptDir = "records/kept"
