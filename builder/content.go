@@ -5,16 +5,20 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"io/fs"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"slipway/pipeline"
 )
 
 // maxDocument bounds a manifest, index or configuration, in bytes.
@@ -132,4 +136,25 @@ func (b *Builder) Blob(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser
 		io.Reader
 		io.Closer
 	}{content.NewReader(r), r}, nil
+}
+
+// Known finds an image that this builder has made by its digest; an fs.ErrNotExist
+// says that it is collected.
+func (b *Builder) Known(ctx context.Context, name string, d digest.Digest) (pipeline.Image, error) {
+	info, err := b.engine.content.Info(ctx, d)
+	if errdefs.IsNotFound(err) {
+		err = fs.ErrNotExist
+	}
+	if err != nil {
+		return pipeline.Image{}, fmt.Errorf("find %s@%s: %w", name, d, err)
+	}
+	desc := ocispec.Descriptor{Digest: d, Size: info.Size}
+	var kind struct {
+		MediaType string `json:"mediaType"`
+	}
+	if err := b.readJSON(ctx, desc, &kind); err != nil {
+		return pipeline.Image{}, err
+	}
+	desc.MediaType = kind.MediaType
+	return pipeline.Image{Repository: name, Descriptor: desc}, nil
 }

@@ -201,7 +201,10 @@ func (s *signing) subject(ctx context.Context, repo registry.Repository, subject
 	if err != nil {
 		return err
 	}
-	claims := map[string]attest.Predicate{b.Task.ID: s.provenance(b)}
+	claims := map[string]attest.Predicate{}
+	if !b.Past {
+		claims[b.Task.ID] = s.provenance(b)
+	}
 	for _, t := range b.Tests {
 		claims[t.Task.ID] = s.result(b, t).Superseding(before.Good)
 	}

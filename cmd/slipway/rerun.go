@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"slipway/internal/ledger"
 	"slipway/internal/store"
 	"slipway/pipeline"
 	"slipway/runner"
@@ -19,7 +20,7 @@ import (
 
 func rerunCommand(g *globals) *cobra.Command {
 	f := runFlags{rerunTests: true}
-	var frozen bool
+	var frozen, fromFailed, samePlan bool
 	var from serverFlags
 	cmd := &cobra.Command{
 		Use:   "rerun RUN[/TEST]",
@@ -28,7 +29,7 @@ func rerunCommand(g *globals) *cobra.Command {
 			"without TEST all that failed. It is a run of its own. With --frozen the test's command\n" +
 			"runs once more in its kept sandbox, on what it left there: that is no run, and proves\n" +
 			"nothing; its exit code is slipway's.\n\n" +
-			"A run of a server, the root's or that of --server, is tried again there, as a whole.",
+			"A run of a server, the root's or that of --server, is tried again there: as a whole, with\n--from-failed only what did not pass (and what needs that), with --same-plan on the images\nof the attempt before, without building any anew.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if frozen {
@@ -39,15 +40,22 @@ func rerunCommand(g *globals) *cobra.Command {
 				return err
 			}
 			if c != nil {
-				if err = g.actOn(cmd.Context(), c, "rerun", args[0], nil); !errors.Is(err, errUnknown) || from.server != "" {
+				if err = g.actOn(cmd.Context(), c, "rerun", args[0], func(context.Context, *client, ledger.Run) any {
+					return map[string]bool{"from_failed": fromFailed, "same_plan": samePlan}
+				}); !errors.Is(err, errUnknown) || from.server != "" {
 					return err
 				}
+			}
+			if fromFailed || samePlan {
+				return usagef("--from-failed and --same-plan are for runs of a server; here `slipway rerun %s` runs what failed", args[0])
 			}
 			return g.rerun(cmd.Context(), args[0], f)
 		},
 	}
 	fs := cmd.Flags()
 	from.register(fs)
+	fs.BoolVar(&fromFailed, "from-failed", false, "of a run of a server: only what did not pass")
+	fs.BoolVar(&samePlan, "same-plan", false, "of a run of a server: test the same images again, and build none")
 	fs.BoolVar(&frozen, "frozen", false, "run the command again in the kept sandbox, as it is")
 	f.keepFailed.register(fs, "keep the sandboxes of failed tests, with their services, for `slipway shell`")
 	fs.DurationVar(&f.keepFor, "keep-for", time.Hour, "with --keep-failed: how long they stay, from their last use")

@@ -63,7 +63,11 @@ func (v *serving) run(ctx context.Context, repo ledger.Repo, run ledger.Run, log
 	if why := skipsAll(plan); why != "" {
 		return ledger.End{State: ledger.Skipped, Reason: why, Plan: plan.Digest.String()}, nil
 	}
-	record, err := v.carry(ctx, v.stack, v.jobOf(repo, run, c, plan, secrets, log))
+	past, err := v.past(run, plan)
+	if err != nil {
+		return ledger.End{State: ledger.Failed, Reason: err.Error(), Plan: plan.Digest.String()}, nil
+	}
+	record, err := v.carry(ctx, v.stack, v.jobOf(repo, run, c, plan, past, secrets, log))
 	if err != nil {
 		return end, err
 	}
@@ -121,6 +125,29 @@ func planOf(c checkout, secrets map[string][]byte, only []string) (plan pipeline
 	return plan, nil
 }
 
+// past is what a rerun takes over from the attempt before.
+func (v *serving) past(run ledger.Run, plan pipeline.Plan) (p engine.Past, err error) {
+	again := run.Asked.Again
+	if again == (ledger.Again{}) {
+		return p, nil
+	}
+	before, err := v.stack.store.Run(again.Record)
+	switch {
+	case err != nil:
+		return p, fmt.Errorf("the attempt before left no record (any more): %w; rerun it as a whole", err)
+	case before.Plan != plan.Digest.String():
+		return p, fmt.Errorf("the attempt before was of plan %.19s, and its pipeline gives %.19s now; rerun it as a whole", before.Plan, plan.Digest)
+	}
+	p.Run = before.ID
+	if again.SamePlan {
+		p.Images, p.Services = engine.Used(before, plan)
+	}
+	if again.FromFailed {
+		p.Tests = engine.Passed(before, plan)
+	}
+	return p, nil
+}
+
 // readWithin reads a file below a directory; no link leads it out.
 func readWithin(dir, name string) ([]byte, error) {
 	root, err := os.OpenRoot(dir)
@@ -142,10 +169,10 @@ func skipsAll(plan pipeline.Plan) (why string) {
 	return why
 }
 
-func (v *serving) jobOf(repo ledger.Repo, run ledger.Run, c checkout, plan pipeline.Plan, secrets map[string][]byte, log *server.Log) job {
+func (v *serving) jobOf(repo ledger.Repo, run ledger.Run, c checkout, plan pipeline.Plan, past engine.Past, secrets map[string][]byte, log *server.Log) job {
 	j := job{
 		Options: engine.Options{
-			ID: run.Record, Dir: repo.URL, RerunTests: run.Asked.RerunTests, NoCache: run.Asked.NoCache, KeepFailed: v.flags.keep.failed.on,
+			ID: run.Record, Dir: repo.URL, RerunTests: run.Asked.RerunTests || run.Asked.Again.SamePlan, NoCache: run.Asked.NoCache, Past: past, KeepFailed: v.flags.keep.failed.on,
 			Event: func() (pipeline.Event, error) { return c.event, nil },
 		},
 		dir: c.dir, plan: plan, origin: c, secrets: secrets, machine: v.machine, ahead: v.ahead, keepFor: v.flags.keep.failed.stay(time.Hour), bound: v.bound, progress: log.Progress,

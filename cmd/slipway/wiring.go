@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"net/netip"
 	"os"
@@ -42,6 +44,9 @@ type wiring struct {
 }
 
 func (w wiring) build(ctx context.Context, r engine.BuildRequest) (engine.Built, error) {
+	if r.As != "" {
+		return w.earlier(ctx, r)
+	}
 	out, err := w.builder.Build(ctx, builder.Request{
 		Name: r.Task.ID, Dir: w.dir, Build: w.cachesApart(*r.Task.Build), Bases: r.Bases, Secrets: w.only(r.Task.Build.Secrets),
 		SSHAgent: w.sshAgent, NoCache: r.NoCache || r.Task.Build.NoCache, Task: r.Task.ID, Progress: r.Progress,
@@ -64,6 +69,20 @@ func (w wiring) build(ctx context.Context, r engine.BuildRequest) (engine.Built,
 		}
 	}
 	return built, nil
+}
+
+// earlier takes an image that an earlier attempt has built.
+func (w wiring) earlier(ctx context.Context, r engine.BuildRequest) (engine.Built, error) {
+	image, err := w.builder.Known(ctx, r.Task.ID, r.As)
+	if errors.Is(err, fs.ErrNotExist) {
+		return engine.Built{Failure: fmt.Sprintf("the image %s@%s of the earlier attempt is not in the store any more; rerun without --same-plan builds it anew", r.Task.ID, r.As)}, nil
+	}
+	if err != nil {
+		return engine.Built{}, err
+	}
+	built := engine.Built{Image: image, Cached: true}
+	built.Config, err = w.builder.Config(ctx, image, "")
+	return built, err
 }
 
 // cachesApart gives a build cache mounts that no trusted build looks into.

@@ -38,6 +38,7 @@ type outcome struct {
 
 	fixtures    digest.Digest // of a test, as found before it ran
 	attestation digest.Digest // of what came of it
+	past        bool          // it was taken over from an earlier attempt, and so was that
 }
 
 func newConductor(e *Engine, plan pipeline.Plan, opt Options) *conductor {

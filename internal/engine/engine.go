@@ -41,6 +41,7 @@ type Engine struct {
 type BuildRequest struct {
 	Task     pipeline.Task
 	Bases    map[string]pipeline.Image // images of this pipeline by the ID that "image:ID" gives them
+	As       digest.Digest             // an earlier attempt's image, which is not built again; empty: there is none
 	NoCache  bool
 	Progress func(pipeline.Progress)
 }
@@ -118,6 +119,7 @@ type Options struct {
 	NoCache    bool // and RerunTests
 	KeepFailed bool // sandboxes of failed tests stay
 	Forget     bool // nothing is recorded for other runs to rely on
+	Past       Past
 	// Event is asked when all tasks have ended: whether a tree is clean may take
 	// longer to find out than the run.
 	Event func() (pipeline.Event, error)

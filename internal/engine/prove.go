@@ -24,6 +24,7 @@ type ObservedBuild struct {
 	Built             Built
 	Inputs            Inputs // as read beside the build; without a Key where they could not be
 	Started, Finished time.Time
+	Past              bool           // an earlier attempt's: what it was built from is signed already
 	Tests             []ObservedTest // those that passed or failed
 }
 
@@ -53,7 +54,9 @@ func (c *conductor) prove(ctx context.Context, ev pipeline.Event) string {
 	}
 	proof := c.Prove(ctx, o)
 	for i, task := range c.plan.Tasks {
-		c.tasks[i].attestation = proof.Attestations[task.ID]
+		if out := &c.tasks[i]; !out.past {
+			out.attestation = proof.Attestations[task.ID]
+		}
 	}
 	return proof.Unsigned
 }
@@ -66,12 +69,12 @@ func (c *conductor) observed(ev pipeline.Event) Observed {
 		if task.Kind == pipeline.BuildTask {
 			if out.state == pipeline.Passed {
 				of[owner(task)] = len(o.Builds)
-				o.Builds = append(o.Builds, ObservedBuild{Task: task, Built: out.built, Inputs: out.inputs, Started: out.ended.Add(-out.took), Finished: out.ended})
+				o.Builds = append(o.Builds, ObservedBuild{Task: task, Built: out.built, Inputs: out.inputs, Started: out.ended.Add(-out.took), Finished: out.ended, Past: out.past})
 			}
 			continue
 		}
 		at, built := of[owner(task)]
-		if !built || out.test == nil || (out.state != pipeline.Passed && out.state != pipeline.Failed) {
+		if !built || out.test == nil || out.past || (out.state != pipeline.Passed && out.state != pipeline.Failed) {
 			continue
 		}
 		b := &o.Builds[at]

@@ -48,7 +48,7 @@ func (c *conductor) fetchAll(ctx context.Context) {
 				defer close(f.done)
 				told := c.tellFetch(s.Image)
 				for range own + 1 {
-					f.got, f.err = c.Fetch(ctx, s.Image)
+					f.got, f.err = c.fetch(ctx, s.Image)
 					if f.err == nil || ctx.Err() != nil {
 						break
 					}

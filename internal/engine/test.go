@@ -25,6 +25,9 @@ import (
 func (c *conductor) test(ctx context.Context, i int, out *outcome) {
 	task := c.plan.Tasks[i]
 	image := c.imageUnder(task)
+	if c.past(task, image, out) {
+		return
+	}
 	found, err := c.lookup(ctx, task, image)
 	var absent *unfetchable
 	switch {

@@ -16,6 +16,14 @@ type Asked struct {
 	Only       []string        `json:"only,omitzero"`  // tasks, with what they need
 	RerunTests bool            `json:"rerun_tests,omitzero"`
 	NoCache    bool            `json:"no_cache,omitzero"`
+	Again      Again           `json:"again,omitzero"` // of an attempt after the first
+}
+
+// Again is how another attempt at a run takes up the one before.
+type Again struct {
+	FromFailed bool   `json:"from_failed,omitzero"` // only what did not pass
+	SamePlan   bool   `json:"same_plan,omitzero"`   // with the same images, none built anew
+	Record     string `json:"record,omitzero"`      // of that one
 }
 
 func (a Asked) text() string {

@@ -396,14 +396,14 @@ func TestCancelAndRerun(t *testing.T) {
 		l := opened(t, database)
 		id := accept2(t, l, 1)
 		var refused *ledger.Refusal
-		if err := l.Rerun(t.Context(), id); !errors.As(err, &refused) {
+		if err := l.Rerun(t.Context(), id, ledger.Again{}); !errors.As(err, &refused) {
 			t.Errorf("rerun of what waits: %v", err)
 		}
 		must(t, l.Cancel(t.Context(), id, "ann says so"))
 		if err := l.Cancel(t.Context(), id, "again"); !errors.As(err, &refused) {
 			t.Errorf("cancel of what has ended: %v", err)
 		}
-		must(t, l.Rerun(t.Context(), id))
+		must(t, l.Rerun(t.Context(), id, ledger.Again{}))
 		r := take(t, l, "a")
 		must(t, l.GiveBack(t.Context(), r, "the server stops"))
 		r = take(t, l, "b")
@@ -441,7 +441,7 @@ func TestStatusesSayTheLatest(t *testing.T) {
 		if len(due()) != 0 {
 			t.Error("what was put off is due")
 		}
-		must(t, l.Rerun(t.Context(), id))
+		must(t, l.Rerun(t.Context(), id, ledger.Again{}))
 		if s := due(); len(s) != 1 || s[0].State != ledger.Queued {
 			t.Fatalf("after a rerun: %+v", s)
 		}
@@ -678,7 +678,7 @@ func TestUploadIsRunWhereItIs(t *testing.T) {
 			t.Errorf("%+v", r)
 		}
 		must(t, here.Finish(t.Context(), r, ledger.End{State: ledger.Failed}))
-		must(t, here.Rerun(t.Context(), "u1"))
+		must(t, here.Rerun(t.Context(), "u1", ledger.Again{}))
 		if _, err := there.Take(t.Context(), "r3"); !errors.Is(err, ledger.ErrNone) {
 			t.Errorf("another server took its second attempt: %v", err)
 		}

@@ -186,7 +186,7 @@ func (l *Ledger) Cancel(ctx context.Context, id, why string) error {
 }
 
 // Rerun has a run that has ended tried again.
-func (l *Ledger) Rerun(ctx context.Context, id string) error {
+func (l *Ledger) Rerun(ctx context.Context, id string, again Again) error {
 	return l.move(ctx, "rerun", id, func(ctx context.Context, tx *sql.Tx, r Run) error {
 		if !r.State.Over() {
 			return &Refusal{fmt.Sprintf("run %s is %s; `slipway cancel %s` first, or wait for its end", id, r.State, id)}
@@ -194,7 +194,18 @@ func (l *Ledger) Rerun(ctx context.Context, id string) error {
 		if !r.Trusted && r.Allowed == "" {
 			return &Refusal{fmt.Sprintf("run %s is of a fork and nobody has allowed it; `slipway allow %s`", id, id)}
 		}
-		_, err := tx.ExecContext(ctx, `UPDATE runs SET state = 'queued', reason = '', ended = 0 WHERE id = $1`, id)
+		if again != (Again{}) {
+			if again.Record = r.Record; r.Record == "" {
+				return &Refusal{fmt.Sprintf("run %s has never been tried: there is nothing to take up; `slipway rerun %s`", id, id)}
+			}
+			// Only who made the earlier attempt has its record and its images.
+			_, err := tx.ExecContext(ctx, `UPDATE runs SET home = (SELECT owner FROM attempts WHERE record = $1) WHERE id = $2`, r.Record, id)
+			if err != nil {
+				return err
+			}
+		}
+		r.Asked.Again = again
+		_, err := tx.ExecContext(ctx, `UPDATE runs SET state = 'queued', reason = '', ended = 0, asked = $1 WHERE id = $2`, r.Asked.text(), id)
 		return errors.Join(err, say(ctx, tx, r.Repo, id, r.Commit, Queued, "", time.Now()))
 	})
 }

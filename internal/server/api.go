@@ -134,6 +134,12 @@ func orEmpty[T any](all []T) []T {
 // empty is the body of a POST that has nothing to say.
 type empty struct{}
 
+// rerun is the body of rerun: what the attempt before spares this one.
+type rerun struct {
+	FromFailed bool `json:"from_failed,omitempty"` // what passed on the same image
+	SamePlan   bool `json:"same_plan,omitempty"`   // building: it takes the same images
+}
+
 // looked is the body of allow: the commit that was looked at.
 type looked struct {
 	Commit string `json:"commit"`

@@ -52,7 +52,7 @@ var asked = map[string]question{
 	"get /api/v1/audit":                       {path: "/api/v1/audit"},
 	"post /api/v1/runs/{id}/allow":            {path: "/api/v1/runs/{held}/allow", body: `{"commit": "` + hash(9) + `"}`},
 	"post /api/v1/runs/{id}/cancel":           {path: "/api/v1/runs/{held}/cancel", body: "{}"},
-	"post /api/v1/runs/{id}/rerun":            {path: "/api/v1/runs/{id}/rerun", body: "{}"},
+	"post /api/v1/runs/{id}/rerun":            {path: "/api/v1/runs/{id}/rerun", body: `{"from_failed": true}`},
 	"post /api/v1/gc":                         {path: "/api/v1/gc", body: `{"keep_runs": 3}`},
 }
 

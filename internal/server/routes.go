@@ -141,9 +141,9 @@ func (s *Server) routes() []route {
 		},
 		{
 			pattern: "POST /api/v1/runs/{id}/rerun", role: ledger.Developer, summary: "Try a run again",
-			takes: content{of: empty{}}, gives: content{of: ledger.Run{}},
-			do: act(s, "rerun", func(ctx context.Context, r ledger.Run, _ identity, _ empty) error {
-				return s.Ledger.Rerun(ctx, r.ID)
+			takes: content{of: rerun{}}, gives: content{of: ledger.Run{}},
+			do: act(s, "rerun", func(ctx context.Context, r ledger.Run, _ identity, q rerun) error {
+				return s.Ledger.Rerun(ctx, r.ID, ledger.Again{FromFailed: q.FromFailed, SamePlan: q.SamePlan})
 			}),
 		},
 		{
