@@ -14,6 +14,7 @@ import (
 	_ "time/tzdata" // freeze windows name time zones, also on machines without zoneinfo
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"slipway/pipeline"
 )
@@ -167,8 +168,17 @@ func root(g *globals) *cobra.Command {
 	)
 	for _, c := range cmd.Commands() {
 		strictArgs(c)
+		quoteCommands(c)
 	}
 	return cmd
+}
+
+// quoteCommands keeps pflag from taking a `command` in a flag's usage for the type of its value.
+func quoteCommands(c *cobra.Command) {
+	c.Flags().VisitAll(func(f *pflag.Flag) { f.Usage = strings.ReplaceAll(f.Usage, "`", "'") })
+	for _, sub := range c.Commands() {
+		quoteCommands(sub)
+	}
 }
 
 // strictArgs turns wrong arguments into usage errors.

@@ -475,6 +475,18 @@ func TestNoSuchRepository(t *testing.T) {
 	}
 }
 
+// A directory with files checked out is fetched like a bare one: who tries a server
+// out has nothing else.
+func TestFetchFromAWorkingTree(t *testing.T) {
+	o := newOrigin(t)
+	id := o.commit("a", "1")
+	r := o.file()
+	r.URL = "file://" + o.work
+	if c, err := newMirror(t).Fetch(t.Context(), r, onMain, id); err != nil || c.ID != id {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
+
 // A mirror that is begun anew gives what it gave before, in one pack.
 func TestMirrorIsClearedAndFetchedAnew(t *testing.T) {
 	o := newOrigin(t)

@@ -24,9 +24,9 @@ func dialDirectory(ctx context.Context, endpoint *transport.Endpoint, limit int6
 	if _, err := os.Stat(endpoint.Path); errors.Is(err, fs.ErrNotExist) { // git says something else of it
 		return nil, transport.ErrRepositoryNotFound
 	}
-	cmd := exec.CommandContext(ctx, "git-upload-pack", "--strict", "--", endpoint.Path)
+	cmd := exec.CommandContext(ctx, "git-upload-pack", "--", endpoint.Path)
 	if _, err := exec.LookPath(cmd.Path); err != nil {
-		cmd = exec.CommandContext(ctx, "git", "upload-pack", "--strict", "--", endpoint.Path)
+		cmd = exec.CommandContext(ctx, "git", "upload-pack", "--", endpoint.Path)
 	}
 	cmd.WaitDelay = time.Second
 	said := &lastWords{}
