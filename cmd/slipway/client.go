@@ -221,8 +221,5 @@ func printLine(out io.Writer, data string) {
 	if json.Unmarshal([]byte(data), &n) != nil {
 		return
 	}
-	if n.Task != "" {
-		n.Text = n.Task + " | " + n.Text
-	}
-	fmt.Fprintln(out, n.Text)
+	fmt.Fprintln(out, n)
 }

@@ -59,6 +59,9 @@ func (v *serving) promoteRun(ctx context.Context, repo ledger.Repo, run ledger.R
 		}
 		return nil
 	})
+	if err == nil && len(said) == 0 {
+		return "no environment takes it by itself", nil
+	}
 	return strings.Join(said, "; "), err
 }
 

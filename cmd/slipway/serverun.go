@@ -49,6 +49,7 @@ func (v *serving) run(ctx context.Context, repo ledger.Repo, run ledger.Run, log
 	if err != nil {
 		return endWithout(err)
 	}
+	defer func() { end.Title, _, _ = strings.Cut(c.commit.Message, "\n") }()
 	if c.skip != "" {
 		return ledger.End{State: ledger.Skipped, Reason: c.skip}, nil
 	}

@@ -61,6 +61,7 @@ type End struct {
 	State   State
 	Reason  string
 	Plan    string          // digest
+	Title   string          // of the commit: for a run that nobody told the title of
 	Result  json.RawMessage // the record of the run
 	Promote bool            // what passed is to be promoted where that goes by itself
 	Says    string          // for the status: "3 images, 12 tests"; empty: the reason
@@ -75,8 +76,8 @@ func (l *Ledger) Finish(ctx context.Context, r Run, e End) error {
 		if err := l.endAttempt(ctx, tx, r, e.State, e.Reason, now); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, `UPDATE runs SET state = $1, reason = $2, plan = $3, result = $4, ended = $5, cancel = '' WHERE id = $6`,
-			string(e.State), e.Reason, e.Plan, string(e.Result), ms(now), r.ID)
+		_, err := tx.ExecContext(ctx, `UPDATE runs SET state = $1, reason = $2, plan = $3, result = $4, ended = $5, cancel = '', title = CASE title WHEN '' THEN $6 ELSE title END WHERE id = $7`,
+			string(e.State), e.Reason, e.Plan, string(e.Result), ms(now), e.Title, r.ID)
 		if err != nil {
 			return err
 		}

@@ -43,7 +43,8 @@ func parsePosition(s string) (p position, err error) {
 }
 
 // logs gives the lines of a run, of all its attempts in turn: as lines of JSON
-// those that are there, and to who asks for text/event-stream all until its end.
+// those that are there, to a browser as text, and to who asks for text/event-stream
+// all until its end.
 // The id of an event is its place: with it as Last-Event-ID a follower that was
 // cut off goes on where it was, without a gap.
 func (s *Server) logs(w http.ResponseWriter, r *http.Request) {
@@ -60,12 +61,18 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request) {
 		s.say(w, http.StatusBadRequest, problem{err.Error()})
 		return
 	}
-	follow := strings.Contains(r.Header.Get("Accept"), "text/event-stream")
-	out := &lineWriter{w: bufio.NewWriter(w), rc: http.NewResponseController(w), events: follow}
-	if follow {
+	out := &lineWriter{w: bufio.NewWriter(w), rc: http.NewResponseController(w)}
+	accept := r.Header.Get("Accept")
+	follow := strings.Contains(accept, "text/event-stream")
+	switch {
+	case follow:
+		out.events = true
 		w.Header().Set("Content-Type", "text/event-stream")
 		w.Header().Set("X-Accel-Buffering", "no")
-	} else {
+	case strings.Contains(accept, "text/html"): // a browser
+		out.text = true
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	default:
 		w.Header().Set("Content-Type", "application/x-ndjson")
 	}
 	w.Header().Set("Cache-Control", "no-store")
@@ -190,6 +197,7 @@ type lineWriter struct {
 	w      *bufio.Writer
 	rc     *http.ResponseController
 	events bool
+	text   bool
 	quiet  time.Time
 }
 
@@ -199,9 +207,12 @@ func (o *lineWriter) line(at position, n Line) error {
 		return err
 	}
 	o.quiet = time.Now()
-	if o.events {
+	switch {
+	case o.events:
 		_, err = fmt.Fprintf(o.w, "id: %s\ndata: %s\n\n", at, data)
-	} else {
+	case o.text:
+		_, err = fmt.Fprintln(o.w, n)
+	default:
 		_, err = o.w.Write(append(data, '\n'))
 	}
 	return err

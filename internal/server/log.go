@@ -29,6 +29,14 @@ type Line struct {
 	Missing int64 `json:"missing,omitempty"`
 }
 
+// String is the line as people read it.
+func (n Line) String() string {
+	if n.Task == "" {
+		return n.Text
+	}
+	return n.Task + " | " + n.Text
+}
+
 // Bounds of a log. What is over them is not kept, and a line says so.
 const (
 	maxLine = 16 << 10  // bytes of Text; a longer line comes in pieces

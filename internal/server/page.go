@@ -1,6 +1,7 @@
 package server
 
 import (
+	"encoding/json"
 	"html/template"
 	"net/http"
 	"time"
@@ -19,14 +20,37 @@ var (
 <p>{{.Run.Name}} {{.Run.Ref}} {{.Run.Commit}} {{.Run.Title}}
 <p class="{{.Run.State}}">{{.Run.State}} {{.Run.Reason}}
 {{with .Run.Promotion}}<p>promotion {{.State}}: {{.Detail}}{{end}}
+{{with .Images}}<table><tr><th>image<th>state<th>took<th>
+{{range .}}<tr><td>{{.Name}}{{range $k, $v := .Matrix}} {{$k}}={{$v}}{{end}}<td class="{{.State}}">{{.State}}<td>{{.BuildMS}} ms<td>{{with .Digest}}<code>{{.}}</code>{{end}} {{.Reason}}
+{{range .Tests}}<tr><td>&nbsp;&nbsp;{{.Name}}<td class="{{.State}}">{{.State}}<td>{{.DurationMS}} ms<td>{{with .ReusedFrom}}reused from {{.}}{{end}} {{.Reason}}
+{{end}}{{end}}</table>{{end}}
 <table><tr><th>attempt<th>state<th>began<th>
 {{range .Tries}}<tr><td>{{.N}}<td class="{{.State}}">{{.State}}<td>{{time .Started}}<td>{{.Reason}}
 {{end}}</table>
 <p><a href="/api/v1/runs/{{.Run.ID}}/logs">log</a>, <a href="/api/v1/runs/{{.Run.ID}}">all of it as JSON</a>`))
 )
 
+// outcome is what the page shows of a run's record, which is cmd's.
+type outcome struct {
+	Images []struct {
+		Name    string
+		Matrix  map[string]string
+		State   string
+		Reason  string
+		Digest  string
+		BuildMS int64 `json:"build_ms"`
+		Tests   []struct {
+			Name       string
+			State      string
+			Reason     string
+			DurationMS int64  `json:"duration_ms"`
+			ReusedFrom string `json:"reused_from"`
+		}
+	}
+}
+
 const pageHead = `<!doctype html><meta charset="utf-8"><title>slipway</title>
-<style>body{font-family:sans-serif;margin:2em}td,th{text-align:left;padding:.2em 1em .2em 0}.passed{color:#070}.failed,.error{color:#b00}.running{color:#05a}</style>
+<style>body{font-family:sans-serif;margin:2em}td,th{text-align:left;padding:.2em 1em .2em 0}.passed,.built,.cached{color:#070}.failed,.error{color:#b00}.running{color:#05a}</style>
 `
 
 var pageFuncs = template.FuncMap{
@@ -45,7 +69,14 @@ func (s *Server) runPage(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		attempts, err = s.Ledger.Attempts(r.Context(), run.ID)
 	}
-	s.render(w, runTemplate, shown{run, attempts}, err)
+	var o outcome
+	if err == nil && len(run.Result) > 0 {
+		err = json.Unmarshal(run.Result, &o)
+	}
+	s.render(w, runTemplate, struct {
+		shown
+		outcome
+	}{shown{run, attempts}, o}, err)
 }
 
 func (s *Server) render(w http.ResponseWriter, t *template.Template, what any, err error) {
