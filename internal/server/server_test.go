@@ -315,6 +315,32 @@ func TestLogsAreFollowedWithoutAGap(t *testing.T) {
 	if left := lines(t, rest); len(left) != len(all)-1500 || left[0].Seq != 1501 {
 		t.Errorf("from 1500 on: %d lines", len(left))
 	}
+	_, text := w.request(t, http.MethodGet, path, token, "Accept", "text/html,*/*")
+	if !strings.HasSuffix(text, "xxxx\nfailed: in the end\n") || !strings.Contains(text, "\nweb/unit | xxxx") {
+		t.Errorf("a browser gets %.200q", text)
+	}
+}
+
+// The page shows what became of a run, and markup of others as text.
+func TestRunPage(t *testing.T) {
+	w := newWorld(t)
+	w.serve(t, server.Options{}, func(context.Context, ledger.Run, *server.Log) (ledger.End, error) {
+		return ledger.End{
+			State: ledger.Passed, Title: "<b>bold</b>",
+			Result: json.RawMessage(`{"images": [{"name": "web", "state": "built", "digest": "sha256:12", "build_ms": 7, "tests": [{"name": "unit", "state": "passed", "reused_from": "an older"}]}]}`),
+		}, nil
+	})
+	w.accepted(t, 1)
+	r := w.until(t, "over", func(r ledger.Run) bool { return r.State.Over() })
+	code, page := w.request(t, http.MethodGet, "/runs/"+r.ID, w.token(t, ledger.Viewer))
+	for _, want := range []string{"web<td", "sha256:12", "7 ms", "unit<td", "reused from an older", "&lt;b&gt;bold"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("%d: no %q in %s", code, want, page)
+		}
+	}
+	if strings.Contains(page, "<b>") {
+		t.Error("a title is markup")
+	}
 }
 
 // A forge that is down is told later; what it refuses is given up.
