@@ -222,6 +222,11 @@ func (g *globals) serve(ctx context.Context, f serveFlags) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, v.ledger.Close()) }()
+	var stop func()
+	if v.tracer, stop, err = openTracing(ctx, v.log); err != nil {
+		return usageError{err}
+	}
+	defer stop()
 	return v.listen(ctx, certificate)
 }
 
@@ -232,7 +237,7 @@ func (v *serving) options() server.Options {
 		LogFile: func(record string) string { return filepath.Join(v.stack.store.RunDir(record), "lines.jsonl") },
 		Public:  v.flags.publicURL(), Runs: v.flags.runs, Drain: v.flags.drain, Reach: reach, Log: v.log,
 		Uploads: v.uploads(), Promoter: v.promoter,
-		Limits: v.flags.limits, NoticeClient: noticeClient(),
+		Limits: v.flags.limits, NoticeClient: noticeClient(), Tracer: v.tracer,
 		Retain: v.flags.retain, CollectEvery: v.flags.gc, Short: v.short,
 		Collect: func(ctx context.Context, how server.Retention) (server.Collected, error) {
 			return v.collect(ctx, v.stack, how, v.flags.environmentFlags, v.ledger)

@@ -85,6 +85,7 @@ var rooms = []room{
 	{"filippo.io/age", []string{"internal/secret"}, "whoever decrypts holds what nobody may keep"},
 	{"github.com/prometheus", []string{"internal/server"}, "what is measured is shown by the server"},
 	{"github.com/coder/websocket", []string{"internal/server", "cmd/slipway"}, "a terminal over the server, at both its ends"},
+	{"go.opentelemetry.io", []string{"internal/server", "cmd/slipway"}, "traces are of a server's runs; cmd says where they go"},
 	{"database/sql", []string{"internal/ledger"}, "one room speaks SQL"},
 	{"modernc.org/sqlite", []string{"internal/ledger"}, "one room speaks SQL"},
 	{"github.com/adhocore/gronx", []string{"internal/ledger"}, "one reader of when a schedule is due"},

@@ -19,7 +19,7 @@ import (
 // is slipway's own fault is 5xx, so that the forge tries again or shows it.
 func (s *Server) hook(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
-	code, says := s.deliver(r)
+	code, says := s.deliver(r, began)
 	if code >= http.StatusInternalServerError {
 		known(r.Context()) // it is not the sender who fails
 	}
@@ -40,7 +40,7 @@ const answerWithin = 9 * time.Second
 
 var errBusy = errors.New("the ledger took no delivery for 9 s")
 
-func (s *Server) deliver(r *http.Request) (code int, says string) {
+func (s *Server) deliver(r *http.Request, began time.Time) (code int, says string) {
 	ctx, cancel := context.WithTimeoutCause(r.Context(), answerWithin, errBusy)
 	defer cancel()
 	repo, err := s.Ledger.Repo(ctx, r.PathValue("id"))
@@ -85,6 +85,7 @@ func (s *Server) deliver(r *http.Request) (code int, says string) {
 		return s.broken("write a delivery down", err)
 	}
 	s.Log.Info().Str("repo", repo.Name).Str("delivery", d.ID).Str("event", d.Event).Bool("duplicate", accepted.Duplicate).Strs("runs", accepted.Runs).Strs("again", accepted.Again).Msg("delivery accepted")
+	s.traceAccepted("webhook", began, repo.Name, accepted.Runs)
 	if len(accepted.Runs)+len(accepted.Again) > 0 {
 		nudge(s.poke)
 		nudge(s.sayable)

@@ -58,6 +58,7 @@ type Log struct {
 	ended   map[string]bool   // steps
 	flushed chan struct{}
 	stop    chan struct{}
+	news    func(pipeline.Progress) // hears all that Progress does; nil: nobody does
 }
 
 // begun is a line that has not ended.
@@ -136,6 +137,9 @@ func (l *Log) Say(task, text string) {
 
 // Progress writes down what a run tells.
 func (l *Log) Progress(p pipeline.Progress) {
+	if l.news != nil {
+		l.news(p)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, s := range p.Steps {

@@ -120,10 +120,12 @@ func (r *reconciler) tell(ctx context.Context, repo ledger.Repo, d forge.Deliver
 	if len(d.Changes) == 0 {
 		return nil
 	}
+	began := time.Now()
 	accepted, err := r.Ledger.Accept(ctx, ledger.Delivery{Repo: repo.ID, ID: "look-" + r.NewID(), Event: d.Event, At: time.Now()}, r.changes(repo, d))
 	if err != nil {
 		return err
 	}
+	r.traceAccepted("look", began, repo.Name, accepted.Runs)
 	r.Log.Warn().Str("repo", repo.Name).Strs("runs", accepted.Runs).Msg("pushes were found that no webhook told of; see the forge's list of deliveries")
 	nudge(r.poke)
 	nudge(r.sayable)

@@ -67,9 +67,10 @@ func (s *scheduler) keepOne(ctx context.Context, d ledger.Schedule) error {
 	if commit == "" {
 		s.Log.Warn().Str("repo", d.Of).Str("schedule", d.Name).Str("branch", d.Branch).Msg("a schedule is due and its branch is not there; nothing is run")
 	}
-	run := s.NewID()
+	run, began := s.NewID(), time.Now()
 	made, err := s.Ledger.Keep(ctx, d, run, commit, time.Now())
 	if made {
+		s.traceAccepted("schedule", began, d.Of, []string{run})
 		s.Log.Info().Str("repo", d.Of).Str("schedule", d.Name).Str("run", run).Time("due", d.Due).Msg("a schedule is due")
 		nudge(s.poke)
 		nudge(s.sayable)

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 	"golang.org/x/sync/semaphore"
 
 	"slipway/internal/forge"
@@ -25,7 +27,7 @@ import (
 	"slipway/promote"
 )
 
-// Options are what a server is made of. Every field but Client, Drain, Limits, Log, NoticeClient and those
+// Options are what a server is made of. Every field but Client, Drain, Limits, Log, NoticeClient, Tracer and those
 // of Look and Collect must be set.
 type Options struct {
 	Ledger *ledger.Ledger
@@ -45,6 +47,7 @@ type Options struct {
 	// NoticeClient sends webhooks to receivers; nil: forge's own.
 	NoticeClient *http.Client
 	Log          zerolog.Logger
+	Tracer       trace.Tracer // of runs; nil: none
 	Limits       Limits
 	Uploads      upload.Store
 	// Promoter lends what a promotion needs to do, with what it says going to out.
@@ -98,6 +101,9 @@ const inMemory = 8 * forge.MaxBody
 
 // New makes a server that does nothing yet.
 func New(o Options) *Server {
+	if o.Tracer == nil {
+		o.Tracer = noop.NewTracerProvider().Tracer("")
+	}
 	s := &Server{
 		Options: o, poke: make(chan struct{}, 1), sayable: make(chan struct{}, 1), promotable: make(chan struct{}, 1),
 		strangers: newBuckets[netip.Prefix](o.Limits.Strangers), hooked: newBuckets[string](o.Limits.Webhooks),

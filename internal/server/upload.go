@@ -81,14 +81,14 @@ type Begin struct {
 // begin makes a run of an upload. It is nobody's commit: whatever it says of
 // itself, nothing of it is signed, recorded or promoted.
 func (s *Server) begin(ctx context.Context, by identity, b Begin) (ledger.Run, error) {
-	if b.Event.Kind != "" && !slices.Contains([]pipeline.EventKind{pipeline.Push, pipeline.PullRequest, pipeline.Tag}, b.Event.Kind) {
-		return ledger.Run{}, &ledger.Refusal{Why: fmt.Sprintf("no event %q; use push, pull_request or tag", b.Event.Kind)}
+	if b.Event.Kind != "" && !slices.Contains([]pipeline.EventKind{pipeline.Push, pipeline.PullRequest, pipeline.Tag, pipeline.Schedule}, b.Event.Kind) {
+		return ledger.Run{}, &ledger.Refusal{Why: fmt.Sprintf("no event %q; use push, pull_request, tag or schedule", b.Event.Kind)}
 	}
 	if err := s.Uploads.Use(b.Upload); err != nil {
 		return ledger.Run{}, err
 	}
 	b.Event.Trusted = true // as in a local run: what it may is not said by this
-	id := s.NewID()
+	id, began := s.NewID(), time.Now()
 	_, err := s.Ledger.Accept(ctx, ledger.Delivery{Repo: ledger.Uploads, ID: id, Event: "upload", At: time.Now()}, []ledger.Change{{
 		Run: id, Kind: pipeline.Push, Ref: b.Event.Ref, Before: "upload " + id, After: b.Event.Commit,
 		Title: path.Base(b.Event.Repo), Author: by.actor, Allowed: by.actor, State: ledger.Queued, Here: true,
@@ -97,6 +97,7 @@ func (s *Server) begin(ctx context.Context, by identity, b Begin) (ledger.Run, e
 	if err != nil {
 		return ledger.Run{}, err
 	}
+	s.traceAccepted("upload", began, ledger.Uploads, []string{id})
 	nudge(s.poke)
 	return s.Ledger.Run(ctx, id)
 }

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"slipway/internal/forge"
@@ -67,11 +69,22 @@ func (s *Server) carry(running context.Context, run ledger.Run) {
 	s.going[run.ID] = cancel
 	s.mu.Unlock()
 	log := s.Log.With().Str("run", run.ID).Str("repo", run.Name).Int("attempt", run.Attempts).Logger()
-	log.Info().Str("commit", run.Commit).Str("ref", run.Ref).Dur("waited_ms", time.Since(run.Created)).Msg("run begins")
 	began := time.Now()
+	under, span := s.span(run, "run", began)
+	if span.IsRecording() {
+		log = log.With().Stringer("trace_id", span.SpanContext().TraceID()).Logger()
+	}
+	if run.Attempts == 1 {
+		_, waited := s.span(run, "wait", run.Created)
+		waited.End(trace.WithTimestamp(began))
+	}
+	spans := &taskSpans{tracer: s.Tracer, under: under, tasks: map[string]*taskSpan{}, steps: map[string]bool{}}
+	log.Info().Str("commit", run.Commit).Str("ref", run.Ref).Dur("waited_ms", time.Since(run.Created)).Msg("run begins")
 	release := s.use(ctx)
-	end := s.attempt(ctx, run)
+	end := s.attempt(ctx, run, spans.progress)
 	release()
+	spans.end()
+	endSpan(span, end)
 	s.mu.Lock()
 	delete(s.going, run.ID)
 	s.mu.Unlock()
@@ -116,7 +129,8 @@ func (s *Server) insist(do func(context.Context) error) (err error) {
 	}
 }
 
-func (s *Server) attempt(ctx context.Context, run ledger.Run) ledger.End {
+// attempt tells news of what it does.
+func (s *Server) attempt(ctx context.Context, run ledger.Run, news func(pipeline.Progress)) ledger.End {
 	broken := func(err error) ledger.End {
 		if ctx.Err() != nil {
 			return ledger.End{State: ledger.Canceled, Reason: context.Cause(ctx).Error()}
@@ -135,6 +149,7 @@ func (s *Server) attempt(ctx context.Context, run ledger.Run) ledger.End {
 	if err != nil {
 		return broken(err)
 	}
+	log.news = news
 	end, err := s.guarded(ctx, repo, run, log)
 	if err != nil {
 		end = broken(err)
@@ -201,9 +216,15 @@ func (s *Server) promote(ctx, running context.Context) error {
 		repo, err := s.Ledger.Repo(ctx, run.Repo)
 		detail := ""
 		if err == nil {
+			_, span := s.span(run, "promotion", time.Now())
 			release := s.use(running)
 			detail, err = s.Promote(running, repo, run)
 			release()
+			if err != nil {
+				failed(span, err.Error())
+			}
+			span.SetAttributes(attribute.String("slipway.detail", detail))
+			span.End()
 		}
 		again := time.Time{}
 		if err != nil {
