@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/docker/go-units"
@@ -154,7 +156,7 @@ func (g *globals) collect(ctx context.Context, s *stack, how server.Retention, e
 	return got, errors.Join(append(errs, err)...)
 }
 
-// dropRuns removes old runs. The ledger hears of it first: a run whose log is gone
+// dropRuns removes old runs, but for those whose failed tests are kept. The ledger hears of it first: a run whose log is gone
 // and that says nothing of it would look like one that said nothing.
 func dropRuns(ctx context.Context, s *store.Store, how server.Retention, l *ledger.Ledger) (n int, err error) {
 	now, before := time.Now(), time.Time{}
@@ -162,6 +164,13 @@ func dropRuns(ctx context.Context, s *store.Store, how server.Retention, l *ledg
 		before = now.Add(-time.Duration(how.RunsFor) * time.Second)
 	}
 	old, err := s.OldRuns(how.Runs, before)
+	if err != nil {
+		return 0, err
+	}
+	kept, err := s.AllKept()
+	old = slices.DeleteFunc(old, func(id string) bool {
+		return slices.ContainsFunc(kept, func(k store.Kept) bool { return strings.HasPrefix(k.Name, id+"/") })
+	})
 	if err == nil && l != nil {
 		err = l.Removed(ctx, old, now)
 	}

@@ -7,9 +7,11 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"slipway/internal/ledger"
 	"slipway/internal/server"
+	"slipway/internal/store"
 )
 
 // Space is freed in a root that is served: old runs lose their logs and say so, what
@@ -71,4 +73,28 @@ func TestServeGC(t *testing.T) {
 	}
 	v.stop(t, syscall.SIGTERM)
 	v.nothingLeft(t, "after the server")
+}
+
+// A run whose failed test is kept stays with it: its sandbox has files of the run mounted.
+func TestKeptRunsAreNotOld(t *testing.T) {
+	s, err := store.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []string
+	for n := range 3 {
+		ids = append(ids, store.NewRunID(time.Now().Add(time.Duration(n)*time.Second)))
+		if err := s.PutRun(store.Run{ID: ids[n]}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.PutKept(store.Kept{Name: keptName(ids[1], "web/unit")}); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := dropRuns(t.Context(), s, server.Retention{}, nil); n != 2 || err != nil {
+		t.Errorf("%d, %v", n, err)
+	}
+	if left, err := s.Runs(); err != nil || len(left) != 1 || left[0].ID != ids[1] {
+		t.Errorf("%+v, %v", left, err)
+	}
 }

@@ -33,7 +33,7 @@ type serving struct {
 	ahead   engine.Ahead
 	bound   keepBound
 	left    map[string]bool // directories of runs that kept tests have mounted; under stack.keeping
-	tracer  trace.Tracer // nil: nobody is sent traces
+	tracer  trace.Tracer    // nil: nobody is sent traces
 }
 
 // workDir is where commits are written out for their runs. What is in it when a

@@ -192,6 +192,7 @@ func (s *Server) carryOut(w http.ResponseWriter, r *http.Request) {
 	told := &newsWriter{w: w, rc: http.NewResponseController(w), enc: json.NewEncoder(w)}
 	stop := told.keepAlive()
 	var last News
+	release := s.use(ctx)
 	err := s.Promoter(ctx, personOf(by), told, func(p *promote.Promoter) error {
 		plan, err := q.plan(ctx, p, personOf(by))
 		if err != nil {
@@ -213,6 +214,7 @@ func (s *Server) carryOut(w http.ResponseWriter, r *http.Request) {
 		last.Plan, last.Outcome = &shown, &out
 		return nil
 	})
+	release()
 	deed := ledger.Deed{At: time.Now(), Actor: by.actor, Action: "promote", Object: q.Environment}
 	if q.Rollback {
 		deed.Action = "rollback"
