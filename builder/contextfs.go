@@ -12,6 +12,8 @@ import (
 
 	"github.com/tonistiigi/fsutil"
 	"github.com/tonistiigi/fsutil/types"
+
+	"slipway/builder/dockerfile"
 )
 
 // BuildKit keeps the last copy of a context and asks for a file again only when
@@ -41,6 +43,12 @@ func contextFS(root string) (fsutil.FS, error) {
 // Walk implements fsutil.FS.
 func (s *stampedFS) Walk(ctx context.Context, target string, f fs.WalkDirFunc) error {
 	return s.FS.Walk(ctx, target, func(path string, d fs.DirEntry, err error) error {
+		if d != nil && path == dockerfile.GitDir {
+			if d.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
+		}
 		if d != nil {
 			d = &stampedEntry{DirEntry: d, fs: s, path: path}
 		}

@@ -65,6 +65,10 @@ func readTree(ctx context.Context, dir string, attrs map[string]string, digests 
 	return t, t.index()
 }
 
+// GitDir is left out of a context, as BuildKit leaves it out of one that it clones:
+// each clone has another, and an image of the same commit would never be the same.
+const GitDir = ".git"
+
 // transferred is dir through the same filters as the client's side of a build.
 func transferred(dir string, attrs map[string]string) (fsutil.FS, error) {
 	files, err := fsutil.NewFS(dir)
@@ -90,6 +94,7 @@ func transferred(dir string, attrs map[string]string) (fsutil.FS, error) {
 			}
 		}
 	}
+	opt.ExcludePatterns = append(opt.ExcludePatterns, GitDir)
 	files, err = fsutil.NewFilterFS(files, &opt)
 	if err != nil {
 		return nil, err

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"slices"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/filemode"
@@ -18,8 +19,7 @@ import (
 
 // Checkout writes the files of a commit into dir, which it makes: the names, bytes
 // and modes that `git checkout` of a fresh clone gives with git's own settings and
-// a umask of 022, but for what .gitattributes says of line ends and encodings: it
-// gives the bytes that the commit holds. Symbolic links are written as the commit has them, wherever they
+// a umask of 022, with the ends of lines that .gitattributes asks for. Symbolic links are written as the commit has them, wherever they
 // lead; whoever reads dir takes care not to follow one out of it. Nothing is
 // written outside dir. The error is an *Unfit where the commit has what no build
 // should get; then, and after any other error, dir is gone.
@@ -46,7 +46,7 @@ func (m *Mirror) Checkout(ctx context.Context, commit, dir string) (err error) {
 		return err
 	}
 	out := &checkout{store: store, commit: commit, limits: m.limits, buf: make([]byte, 128<<10)}
-	return errors.Join(out.tree(ctx, c.TreeHash, "", root), root.Close())
+	return errors.Join(out.tree(ctx, c.TreeHash, "", root, nil), root.Close())
 }
 
 // Unfit says what of a commit cannot be checked out, and what to do.
@@ -77,10 +77,13 @@ func (c *checkout) unfit(at, format string, args ...any) error {
 // maxPath is what the kernel takes (PATH_MAX), less room for where dir is.
 const maxPath = 3072
 
-func (c *checkout) tree(ctx context.Context, id plumbing.Hash, at string, dir *os.Root) error {
+func (c *checkout) tree(ctx context.Context, id plumbing.Hash, at string, dir *os.Root, known *attributes) error {
 	tree, err := object.GetTree(c.store, id)
 	if err != nil {
 		return fmt.Errorf("read the directory %q of %.12s: %w", at, c.commit, err)
+	}
+	if known, err = c.attributes(tree, at, known); err != nil {
+		return err
 	}
 	seen := make(map[string]bool, len(tree.Entries))
 	for _, e := range tree.Entries {
@@ -101,14 +104,14 @@ func (c *checkout) tree(ctx context.Context, id plumbing.Hash, at string, dir *o
 		if len(name) > maxPath {
 			return c.unfit(name, "its path is longer than %d bytes; shorten it", maxPath)
 		}
-		if err := c.entry(ctx, e, name, dir); err != nil {
+		if err := c.entry(ctx, e, name, dir, known); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (c *checkout) entry(ctx context.Context, e object.TreeEntry, at string, dir *os.Root) error {
+func (c *checkout) entry(ctx context.Context, e object.TreeEntry, at string, dir *os.Root, known *attributes) error {
 	switch e.Mode {
 	case filemode.Dir:
 		if err := dir.Mkdir(e.Name, 0o755); err != nil {
@@ -121,11 +124,11 @@ func (c *checkout) entry(ctx context.Context, e object.TreeEntry, at string, dir
 		if err != nil {
 			return err
 		}
-		return errors.Join(c.tree(ctx, e.Hash, at, sub), sub.Close())
+		return errors.Join(c.tree(ctx, e.Hash, at, sub, known), sub.Close())
 	case filemode.Regular, filemode.Deprecated:
-		return c.file(e, at, dir, 0o644)
+		return c.file(e, at, dir, 0o644, conversionOf(known.of(at)))
 	case filemode.Executable:
-		return c.file(e, at, dir, 0o755)
+		return c.file(e, at, dir, 0o755, conversionOf(known.of(at)))
 	case filemode.Symlink:
 		return c.link(e, at, dir)
 	case filemode.Submodule:
@@ -154,7 +157,7 @@ const (
 	maxPointer = 1024
 )
 
-func (c *checkout) file(e object.TreeEntry, at string, dir *os.Root, mode os.FileMode) (err error) {
+func (c *checkout) file(e object.TreeEntry, at string, dir *os.Root, mode os.FileMode, how conversion) (err error) {
 	blob, err := c.blob(e, at)
 	if err != nil {
 		return err
@@ -168,18 +171,66 @@ func (c *checkout) file(e object.TreeEntry, at string, dir *os.Root, mode os.Fil
 	if start, _ := body.Peek(len(lfsPointer)); blob.Size < maxPointer && string(start) == lfsPointer { // an error is met again below
 		return c.unfit(at, "it is a pointer of Git LFS, whose file is elsewhere; commit the file itself, or let the Dockerfile fetch it")
 	}
+	content, size := io.Reader(body), blob.Size
+	if how.refuse != "" {
+		return c.unfit(at, "%s", how.refuse)
+	}
+	if how.crlf || how.ident {
+		data, err := c.converted(blob, body, at, how)
+		if err != nil {
+			return err
+		}
+		content, size = bytes.NewReader(data), int64(len(data))
+	}
 	f, err := dir.OpenFile(e.Name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
 	if err != nil {
 		return err
 	}
-	n, err := io.CopyBuffer(struct{ io.Writer }{f}, struct{ io.Reader }{body}, c.buf)
-	if err == nil && n != blob.Size {
+	n, err := io.CopyBuffer(struct{ io.Writer }{f}, struct{ io.Reader }{content}, c.buf)
+	if err == nil && n != size {
 		err = fmt.Errorf("read %q of %.12s: %w", at, c.commit, io.ErrUnexpectedEOF)
 	}
 	if err == nil {
 		err = f.Chmod(mode) // whatever the umask is
 	}
 	return errors.Join(err, f.Close())
+}
+
+// converted reads a blob and gives what is written of it.
+func (c *checkout) converted(blob *object.Blob, body io.Reader, at string, how conversion) ([]byte, error) {
+	if blob.Size > c.limits.Object {
+		return nil, c.unfit(at, "it has more than %d bytes, too many for what its .gitattributes asks for (eol, ident); set -text for it", c.limits.Object)
+	}
+	data, err := io.ReadAll(body)
+	if err == nil && int64(len(data)) != blob.Size {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %q of %.12s: %w", at, c.commit, err)
+	}
+	if how.ident && bytes.Contains(data, []byte("$Id")) {
+		return nil, c.unfit(at, "its .gitattributes has git write the file's ID for $Id$ (ident), which slipway does not; remove the attribute or the word")
+	}
+	return how.convert(data), nil
+}
+
+// attributes reads the .gitattributes of a directory, on top of those above it.
+// Like git it does not look behind a symbolic link.
+func (c *checkout) attributes(tree *object.Tree, at string, above *attributes) (*attributes, error) {
+	i := slices.IndexFunc(tree.Entries, func(e object.TreeEntry) bool { return e.Name == ".gitattributes" })
+	if i < 0 || !tree.Entries[i].Mode.IsFile() || tree.Entries[i].Mode == filemode.Symlink {
+		return above, nil
+	}
+	blob, err := object.GetBlob(c.store, tree.Entries[i].Hash)
+	if err != nil {
+		return nil, fmt.Errorf("read %q of %.12s: %w", path.Join(at, ".gitattributes"), c.commit, err)
+	}
+	in, err := blob.Reader()
+	if err != nil {
+		return nil, fmt.Errorf("read %q of %.12s: %w", path.Join(at, ".gitattributes"), c.commit, err)
+	}
+	text, err := io.ReadAll(io.LimitReader(in, maxAttributes+1))
+	return above.below(at, text), errors.Join(err, in.Close())
 }
 
 // maxLink is what the kernel takes for the text of a symbolic link.

@@ -94,6 +94,83 @@ func TestCheckoutAsGitDoes(t *testing.T) {
 	}
 }
 
+// TestCheckoutAsAttributesSay: the ends of lines are those that a fresh clone of
+// git's own has.
+func TestCheckoutAsAttributesSay(t *testing.T) {
+	o := newOrigin(t)
+	contents := map[string]string{
+		"unix": "a\nb\n", "dos": "a\r\nb\r\n", "mixed": "a\r\nb\nc", "cr": "a\rb\n", "nul": "a\x00b\n", "odd": "\x01\x02\nb\n", "long": strings.Repeat("text\n", 400) + "\x01", "old": "a\n\x1a",
+		"empty": "", "none": "one line", "feed": "\n\n", "bell": "\a\n", "delete": strings.Repeat("x", 127) + "\x7f\n", "delete2": strings.Repeat("x", 128) + "\x7f\n",
+	}
+	rules := map[string]string{
+		"none": "", "text": "text", "auto": "text=auto", "crlf": "eol=crlf", "lf": "eol=lf", "textcrlf": "text eol=crlf", "autocrlf": "text=auto eol=crlf", "autolf": "text=auto eol=lf",
+		"binary": "binary", "binarycrlf": "binary eol=crlf", "not": "-text eol=crlf", "old": "crlf", "oldcrlf": "crlf eol=crlf", "oldnot": "-crlf eol=crlf", "input": "crlf=input eol=crlf",
+		"undone": "!text eol=crlf", "macro": "dosfile", "utf8": "working-tree-encoding=UTF-8 eol=crlf", "lfs": "filter=lfs -text", "ident": "ident", "nofilter": "-filter", "merge": "merge=union diff=x export-ignore export-subst",
+	}
+	var top strings.Builder
+	top.WriteString("[attr]dosfile text eol=crlf\n")
+	for dir, rule := range rules {
+		if rule != "" {
+			fmt.Fprintf(&top, "/%s/** %s\n", dir, rule)
+		}
+		for name, text := range contents {
+			write(t, filepath.Join(o.work, dir, name), text)
+		}
+	}
+	write(t, filepath.Join(o.work, "nested", "file.txt"), "a\nb\n")
+	write(t, filepath.Join(o.work, "nested", "file.raw"), "a\nb\n")
+	write(t, filepath.Join(o.work, "linked", "file"), "a\nb\n")
+	o.commit("before", "attributes") // so that no content is changed when it is added
+	write(t, filepath.Join(o.work, "nested", ".gitattributes"), "* eol=crlf\n*.raw -text\n")
+	write(t, filepath.Join(o.work, "dosattributes"), "* eol=crlf\n")
+	if err := os.Symlink("../dosattributes", filepath.Join(o.work, "linked", ".gitattributes")); err != nil {
+		t.Fatal(err)
+	}
+	head := o.commit(".gitattributes", top.String())
+	clone := filepath.Join(t.TempDir(), "clone")
+	o.in(o.work, "clone", "-q", o.dir, clone)
+	m := newMirror(t)
+	if _, err := m.Fetch(t.Context(), o.file(), onMain, head); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "tree")
+	if err := m.Checkout(t.Context(), head, dir); err != nil {
+		t.Fatal(err)
+	}
+	got, want := strings.Split(listing(t, dir), "\n"), strings.Split(listing(t, clone), "\n")
+	for i := range want {
+		if i >= len(got) || got[i] != want[i] {
+			t.Fatalf("got:\n%s\nwant:\n%s", got[min(i, len(got)-1)], want[i])
+		}
+	}
+	if data, err := os.ReadFile(filepath.Join(dir, "crlf", "unix")); err != nil || string(data) != "a\r\nb\r\n" {
+		t.Errorf("%q, %v: nothing was converted", data, err)
+	}
+}
+
+// TestAttributesThatAreRefused: what slipway would not write as git does.
+func TestAttributesThatAreRefused(t *testing.T) {
+	for rule, want := range map[string]string{
+		"*.txt filter=crypt":                     "filter",
+		"*.txt working-tree-encoding=ISO-8859-1": "encoding",
+		"*.txt ident":                            "ident",
+		"# nothing\n*.txt text\n*.txt ident":     "ident",
+	} {
+		o := newOrigin(t)
+		o.commit("a.txt", "$Id$\n")
+		head := o.commit(".gitattributes", rule+"\n")
+		m := newMirror(t)
+		if _, err := m.Fetch(t.Context(), o.file(), onMain, head); err != nil {
+			t.Fatal(err)
+		}
+		var unfit *git.Unfit
+		err := m.Checkout(t.Context(), head, filepath.Join(t.TempDir(), "tree"))
+		if !errors.As(err, &unfit) || unfit.Path != "a.txt" || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", rule, err)
+		}
+	}
+}
+
 // TestPointersOfLFS: a build would get them in the place of the files.
 func TestPointersOfLFS(t *testing.T) {
 	o := newOrigin(t)

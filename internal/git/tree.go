@@ -14,12 +14,16 @@
 package git
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net/url"
+	"os"
+	"path"
 	"path/filepath"
+	"strings"
 
 	"github.com/go-git/go-git/v5"
 	"github.com/go-git/go-git/v5/plumbing"
@@ -83,12 +87,59 @@ func (t *Tree) Uncommitted(ctx context.Context) (int, error) {
 		return 0, context.Cause(ctx)
 	}
 	n := 0
-	for _, s := range status {
-		if s.Worktree != git.Unmodified || s.Staging != git.Unmodified {
-			n++
+	for name, s := range status {
+		if s.Worktree == git.Unmodified && s.Staging == git.Unmodified {
+			continue
 		}
+		if s.Worktree == git.Modified && s.Staging == git.Unmodified {
+			if same, err := t.asCheckedOut(name); err != nil {
+				return 0, err
+			} else if same {
+				continue
+			}
+		}
+		n++
 	}
 	return n, nil
+}
+
+// asCheckedOut says whether a file is what git makes of the commit's by the line ends that
+// .gitattributes asks for: go-git knows nothing of those.
+func (t *Tree) asCheckedOut(name string) (bool, error) {
+	known, err := t.attributesOf(name)
+	if err != nil {
+		return false, err
+	}
+	how := conversionOf(known.of(name))
+	if !how.crlf || how.refuse != "" {
+		return false, nil
+	}
+	blob, err := t.File(name)
+	if err != nil {
+		return false, err
+	}
+	now, err := os.ReadFile(filepath.Join(t.Root, filepath.FromSlash(name)))
+	return bytes.Equal(how.convert(blob), now), err
+}
+
+// attributesOf reads the .gitattributes of a file's directory and those above it.
+func (t *Tree) attributesOf(name string) (known *attributes, err error) {
+	dir, rest := "", name
+	for {
+		at := filepath.Join(t.Root, filepath.FromSlash(dir), ".gitattributes")
+		if info, err := os.Lstat(at); err == nil && info.Mode().IsRegular() {
+			text, err := os.ReadFile(at)
+			if err != nil {
+				return nil, err
+			}
+			known = known.below(dir, text)
+		}
+		next, after, ok := strings.Cut(rest, "/")
+		if !ok {
+			return known, nil
+		}
+		dir, rest = path.Join(dir, next), after
+	}
 }
 
 // Ignored lists the files in a directory or file of the work tree that are no
