@@ -12,7 +12,7 @@ var buildObject = object("build", "How an image is built. Paths are relative to 
 	"file": "write dockerfile", "dockerfile_inline": "write a Dockerfile", "contexts": "write additional_contexts",
 	"entitlements": "build steps get no privileges, and no key asks for them", "shm_size": "write RUN --mount=type=tmpfs in the Dockerfile",
 },
-	at("context", repositoryPath, "The directory that COPY sees. Default: the pipeline file's own.",
+	at("context", repositoryPath, "The directory that COPY sees, without a `.git` in it. Default: the pipeline file's own.",
 		func(b *Build) *string { return &b.Context }),
 	at("dockerfile", dockerfilePath, "The Dockerfile, relative to the context. Default: Dockerfile.",
 		func(b *Build) *string { return &b.Dockerfile }),
