@@ -128,6 +128,15 @@ func (v *served) commit(t *testing.T, message string) string {
 // start starts the server and waits until it is ready.
 func (v *served) start(t *testing.T) {
 	t.Helper()
+	v.begin(t)
+	if err := answers("http://" + v.address + "/healthz"); err != nil {
+		t.Fatalf("%v\n%s", err, v.said())
+	}
+}
+
+// begin starts the server, and waits for nothing.
+func (v *served) begin(t *testing.T) {
+	t.Helper()
 	log, err := os.OpenFile(v.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		t.Fatal(err)
@@ -138,9 +147,6 @@ func (v *served) start(t *testing.T) {
 	v.cmd.Stderr = log
 	if err := v.cmd.Start(); err != nil {
 		t.Fatal(err)
-	}
-	if err := answers("http://" + v.address + "/healthz"); err != nil {
-		t.Fatalf("%v\n%s", err, v.said())
 	}
 }
 

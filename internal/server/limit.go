@@ -31,8 +31,9 @@ const maxBuckets = 100_000
 type buckets[K comparable] struct {
 	rate float64
 
-	mu  sync.Mutex
-	all map[K]*rate.Limiter
+	mu    sync.Mutex
+	all   map[K]*rate.Limiter
+	swept time.Time // when dropFull last looked at all
 }
 
 func newBuckets[K comparable](perSecond float64) *buckets[K] {
@@ -74,8 +75,12 @@ func (b *buckets[K]) take(key K, now time.Time) bool {
 	return l.AllowN(now, 1)
 }
 
-// dropFull forgets keys that are as good as new.
+// dropFull forgets keys that are as good as new. It looks at all at most once a second.
 func (b *buckets[K]) dropFull(now time.Time) {
+	if now.Sub(b.swept) < time.Second {
+		return
+	}
+	b.swept = now
 	for key, l := range b.all {
 		if l.TokensAt(now) >= float64(b.burst()) {
 			delete(b.all, key)

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"slipway/internal/forge"
 	"slipway/internal/ledger"
@@ -104,5 +105,18 @@ func TestWebhooksAreLimited(t *testing.T) {
 	}
 	if code, _ := w.deliver(t, http.DefaultClient, "bad", push(1)); code != http.StatusTooManyRequests {
 		t.Errorf("badly signed again: %d", code)
+	}
+}
+
+// However many addresses ask, what is kept of them is bounded, and those that have
+// asked nothing for long are forgotten.
+func TestAddressesAreForgotten(t *testing.T) {
+	s := server.New(server.Options{Limits: server.Limits{Strangers: 1}})
+	now := time.Now()
+	if n := s.Buckets(0, server.MaxBuckets+50_000, now); n != server.MaxBuckets {
+		t.Errorf("%d are held", n)
+	}
+	if n := s.Buckets(server.MaxBuckets, server.MaxBuckets+3, now.Add(time.Minute)); n != 3 {
+		t.Errorf("%d are held a minute later", n)
 	}
 }

@@ -115,3 +115,39 @@ func TestRemovedLog(t *testing.T) {
 		t.Errorf("%s", body)
 	}
 }
+
+// A server that is busy is left so for an hour; then it makes itself free.
+func TestPatience(t *testing.T) {
+	collected := make(chan struct{}, 1)
+	s := server.New(server.Options{
+		CollectEvery: time.Hour, Short: func() (bool, error) { return false, nil },
+		Collect: func(context.Context, server.Retention) (server.Collected, error) {
+			collected <- struct{}{}
+			return server.Collected{}, nil
+		},
+	})
+	release := s.Use(t.Context())
+	for _, due := range []time.Time{time.Now().Add(time.Minute), time.Now().Add(-time.Minute)} {
+		if next, err := s.LookForSpace(t.Context(), due); err != nil || len(collected) != 0 || !next.Equal(due) {
+			t.Errorf("due at %v: %d, %v, %v", due, len(collected), next, err)
+		}
+	}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := s.LookForSpace(t.Context(), time.Now().Add(-2*time.Hour))
+		ended <- err
+	}()
+	select {
+	case <-collected:
+		t.Error("it is done while the root is in use")
+	case err := <-ended:
+		t.Errorf("nobody waits: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	release()
+	<-collected
+	must(t, <-ended)
+	if next, err := s.LookForSpace(t.Context(), time.Now().Add(-time.Minute)); err != nil || len(collected) != 1 || time.Until(next) < 50*time.Minute {
+		t.Errorf("a server that is idle: %d, %v, %v", len(collected), next, err)
+	}
+}
