@@ -18,6 +18,7 @@ import (
 type place struct {
 	root, dir string
 	env       []string
+	program   string // what slipway is; empty: this test program
 }
 
 func newPlace(t *testing.T) place {
@@ -51,6 +52,9 @@ func (p place) slipway(args ...string) *exec.Cmd {
 	self, err := os.Executable()
 	if err != nil {
 		panic(err)
+	}
+	if p.program != "" {
+		self = p.program
 	}
 	return &exec.Cmd{Path: self, Args: append([]string{"slipway"}, args...), Env: p.env}
 }

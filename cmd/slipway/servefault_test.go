@@ -268,7 +268,9 @@ func TestServeRegistryAway(t *testing.T) {
 	for n := range 2 { // away from the start, and then away after it was there
 		commit := v.commit(t, fmt.Sprint("registry ", n))
 		v.push(t, fmt.Sprint("d", n), before, commit)
-		r := v.until(t, commit, "promoted again", func(r ledger.Run) bool { return r.Promotion != nil && r.Promotion.Tries > 1 })
+		r := v.until(t, commit, "promoted in vain", func(r ledger.Run) bool {
+			return r.Promotion != nil && r.Promotion.Tries > 0 && r.Promotion.Detail != ""
+		})
 		if r.State != ledger.Passed || r.Promotion.State == ledger.PromotionDone || !strings.Contains(r.Promotion.Detail, "refused") {
 			t.Errorf("%s %s, promotion %+v", r.State, r.Reason, r.Promotion)
 		}
