@@ -24,6 +24,9 @@ KNOWN := suppressions=$(CURDIR)/.ci/race.known
 # `make soak` builds, and insists on.
 MAYSKIP := btrfs-quota,cosign,gitea
 
+# Where slipway is the client of a server, without sandboxes.
+CLIENTS := darwin windows
+
 TOOL := go tool -modfile=.ci/tools/go.mod
 
 .PHONY: help build demo test check bench soak release clean setup-% binaries helpers
@@ -73,12 +76,13 @@ test: setup-test binaries bin/buildkitd bin/oci-conformance bin/samples ## run e
 	examples/bases --fetch all
 	PATH="$(CURDIR)/bin:$$PATH" GORACE=$(KNOWN) SLIPWAY_REQUIRE=$(REQUIRE) go test -race -tags seccomp -timeout 30m ./...
 
-check: setup-check ## format, lint, vet, tidiness of go.mod, floors
+check: setup-check ## format, lint, vet, tidiness of go.mod, floors, clients for other systems
 	$(TOOL) golangci-lint run --build-tags seccomp ./...
 	$(TOOL) golangci-lint fmt --diff
 	go vet -tags seccomp ./...
 	go mod tidy -diff
 	go test ./internal/floors
+	for os in $(CLIENTS); do GOOS=$$os $(PURE) -o /dev/null ./cmd/slipway || exit; done
 
 bench: setup-bench binaries bin/crane ## measure slipway against docker, podman and others on this machine (internal/bench)
 	internal/bench/run
@@ -89,11 +93,15 @@ soak: setup-soak binaries bin/buildkitd bin/oci-conformance bin/samples bin/cosi
 	runner/testdata/vm/run
 	.ci/fuzz $(FUZZTIME)
 
-release: setup-build helpers ## one file that needs no other: bin/release/slipway
+release: setup-build helpers ## one file that needs no other: bin/release/slipway, and clients for other systems
 	mkdir -p bin/release cmd/slipway/helpers
 	cp bin/slipway-sandbox bin/slipway-agent bin/slipway-runc cmd/slipway/helpers/
 	$(PURE) -tags embed -ldflags "-s -w $(LDFLAGS)" -o bin/release/slipway ./cmd/slipway
-	cd bin/release && sha256sum slipway > slipway.sha256
+	for arch in amd64 arm64; do \
+		GOOS=darwin GOARCH=$$arch $(PURE) -ldflags "-s -w $(LDFLAGS)" -o bin/release/slipway-darwin-$$arch ./cmd/slipway && \
+		GOOS=windows GOARCH=$$arch $(PURE) -ldflags "-s -w $(LDFLAGS)" -o bin/release/slipway-windows-$$arch.exe ./cmd/slipway || exit; \
+	done
+	cd bin/release && sha256sum slipway slipway-* > slipway.sha256
 
 clean: ## remove what make built; stores and base images stay
 	rm -rf bin

@@ -15,8 +15,9 @@ import (
 	"strings"
 	"time"
 
+	"slipway/internal/flock"
+
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
 )
 
 // Audit is the log of all that this root was asked to promote, also what was
@@ -61,7 +62,7 @@ func (a Audit) add(e Event) (at position, err error) {
 		return at, fmt.Errorf("open the audit log: %w", err)
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+	if err := flock.Wait(context.Background(), f, flock.Exclusive, nil); err != nil { // who has it writes a line
 		return at, fmt.Errorf("lock the audit log: %w", err)
 	}
 	end, err := wholeEnd(f)

@@ -11,8 +11,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"slipway/internal/flock"
 	"slipway/internal/git"
 )
 
@@ -61,22 +60,11 @@ func openJournal(ctx context.Context, dir, environment string, wait bool) (*jour
 	if err != nil {
 		return nil, err
 	}
-	for {
-		err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			return nil, errors.Join(fmt.Errorf("lock %s: %w", lock.Name(), err), lock.Close())
-		}
-		if !wait {
-			return nil, errors.Join(errBusy, lock.Close())
-		}
-		select {
-		case <-ctx.Done():
-			return nil, errors.Join(context.Cause(ctx), lock.Close())
-		case <-time.After(20 * time.Millisecond):
-		}
+	if got, err := flock.Try(lock, flock.Exclusive); !got && err == nil && !wait {
+		return nil, errors.Join(errBusy, lock.Close())
+	}
+	if err := flock.Wait(ctx, lock, flock.Exclusive, nil); err != nil { // one that we have may be locked again
+		return nil, errors.Join(err, lock.Close())
 	}
 	j := &journal{path: filepath.Join(dir, environment+".journal"), lock: lock}
 	if j.lines, err = readJournal(j.path); err != nil {

@@ -6,7 +6,6 @@ import (
 	"io"
 	"os/exec"
 	"strings"
-	"syscall"
 	"time"
 
 	"slipway/pipeline"
@@ -24,8 +23,7 @@ func check(ctx context.Context, v pipeline.Verify, environment, promotion string
 	for try := 1; ; try++ {
 		cmd := exec.CommandContext(limit, v.Command[0], v.Command[1:]...)
 		cmd.Env = append(cmd.Environ(), "SLIPWAY_ENVIRONMENT="+environment, "SLIPWAY_PROMOTION="+promotion)
-		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-		cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+		endWhole(cmd)
 		cmd.WaitDelay = time.Second
 		said = tail{}
 		cmd.Stdout, cmd.Stderr = &said, &said

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -10,6 +12,7 @@ import (
 
 	"slipway/internal/attest"
 	"slipway/internal/registry"
+	"slipway/internal/registry/local"
 )
 
 // attach puts an attestation beside the image it is about.
@@ -78,4 +81,40 @@ func fetch(ctx context.Context, repo registry.Repository, d ocispec.Descriptor) 
 	}
 	bundle, err = registry.Read(ctx, repo, layer)
 	return manifest, bundle, err
+}
+
+// imageStore is the registry of a root: its images with what refers to them.
+func imageStore(root string) string { return filepath.Join(root, "registry") }
+
+func (g *globals) images() (*local.Store, error) { return local.Open(imageStore(g.root)) }
+
+// withRepositories opens the local store of the root and registries as the
+// configuration says they are to be spoken to.
+func (g *globals) withRepositories(insecure bool, do func(*registry.Registries) error) error {
+	store, err := g.images()
+	if err != nil {
+		return err
+	}
+	all := g.registriesWith(store, insecure)
+	err = do(all)
+	all.Close()
+	return errors.Join(err, store.Close())
+}
+
+// registriesWith opens repositories of store, which may be nil, and of registries
+// as the configuration says they are to be spoken to.
+func (g *globals) registriesWith(store *local.Store, insecure bool) *registry.Registries {
+	return &registry.Registries{Local: store, Options: func(host string) registry.Options {
+		known := g.registries[host]
+		return registry.Options{ConfigDir: dockerConfig(), Insecure: insecure || known.PlainHTTP || known.Insecure, CA: known.CA}
+	}}
+}
+
+// dockerConfig is the directory of Docker's config file, with the credentials
+// people already have.
+func dockerConfig() string {
+	if dir := os.Getenv("DOCKER_CONFIG"); dir != "" {
+		return dir
+	}
+	return filepath.Join(home(), ".docker")
 }

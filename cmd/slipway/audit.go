@@ -1,3 +1,5 @@
+//go:build linux && !client
+
 package main
 
 import (
@@ -45,11 +47,4 @@ func auditCommand(g *globals) *cobra.Command {
 	}
 	cmd.AddCommand(export, verify)
 	return cmd
-}
-
-func first(args []string) string {
-	if len(args) == 0 {
-		return ""
-	}
-	return args[0]
 }

@@ -1,12 +1,12 @@
+//go:build linux && !client
+
 package main
 
 import (
 	"context"
 	"fmt"
-	"os"
 
 	"github.com/containerd/platforms"
-	"golang.org/x/term"
 
 	"slipway/builder/dockerfile"
 	"slipway/internal/store"
@@ -35,5 +35,3 @@ func (s *stack) recordBase(ctx context.Context, name string, image pipeline.Imag
 
 // machinePlatform is the platform that tests run on.
 func machinePlatform() string { return platforms.Format(platforms.DefaultSpec()) }
-
-func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }

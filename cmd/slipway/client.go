@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -223,3 +224,6 @@ func printLine(out io.Writer, data string) {
 	}
 	fmt.Fprintln(out, n)
 }
+
+// socketOf is where commands of this machine reach the server of a root.
+func socketOf(root string) string { return filepath.Join(root, "server", "socket") }

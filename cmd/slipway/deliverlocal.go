@@ -1,3 +1,5 @@
+//go:build linux && !client
+
 package main
 
 import (
@@ -17,7 +19,6 @@ import (
 	"slipway/internal/volume"
 	"slipway/pipeline"
 	"slipway/promote"
-	"slipway/promote/docker"
 )
 
 // localDelivery is `deliver: {local: …}`: containers of this root's supervisor.
@@ -199,16 +200,4 @@ func wordFor(s supervise.State) string {
 	default:
 		return "stopped"
 	}
-}
-
-// filesOfDelivery names what a delivery reads beside its environment file.
-func filesOfDelivery(d pipeline.Deliver) ([]string, error) {
-	switch d.Kind {
-	case "local":
-		l, err := supervise.ParseLocal(d.Config)
-		return l.FileNames(), err
-	case "compose", "swarm":
-		return docker.FileNames(d)
-	}
-	return nil, nil
 }

@@ -62,42 +62,6 @@ func envCommand(g *globals) *cobra.Command {
 	return cmd
 }
 
-func (g *globals) beginEnvironments(ctx context.Context, f environmentFlags, dir string) error {
-	abs, p, err := load(dir)
-	if err != nil {
-		return err
-	}
-	if len(p.Environments) == 0 {
-		return usagef("%s names no environments; write environments: [environments/prod.yml] there, and the file", filepath.Join(dir, pipelineFile))
-	}
-	source, err := sourceOf(abs)
-	if err != nil {
-		return err
-	}
-	if f.repository == "" {
-		if err := git.Create(f.home(g), f.branch); err != nil {
-			return fmt.Errorf("make the environments' repository: %w", err)
-		}
-	}
-	return g.withPromoter(ctx, f, func(pr *promote.Promoter) error {
-		done, err := pr.Init(ctx, promote.Template{Files: os.DirFS(abs), Paths: p.Environments, Source: source, Delivered: filesOfDelivery}, f.person().String())
-		if err != nil {
-			return err
-		}
-		if g.json {
-			return printJSON(os.Stdout, done)
-		}
-		for _, name := range done.Added {
-			fmt.Println("added", name)
-		}
-		for _, name := range done.Kept {
-			fmt.Println("kept ", name, "as it is")
-		}
-		fmt.Printf("environments are on %s of %s (commit %.12s)\n", f.branch, f.home(g), done.Commit)
-		return nil
-	})
-}
-
 // sourceOf names the pipeline of a directory as runs of it do.
 func sourceOf(dir string) (pipeline.Source, error) {
 	tree, err := git.Open(dir)
@@ -251,4 +215,11 @@ func digestText(d digest.Digest) string {
 		return "nothing"
 	}
 	return d.String()
+}
+
+func first(args []string) string {
+	if len(args) == 0 {
+		return ""
+	}
+	return args[0]
 }

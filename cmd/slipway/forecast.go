@@ -1,3 +1,5 @@
+//go:build linux && !client
+
 package main
 
 import (
@@ -150,17 +152,4 @@ func (p painter) environment(env engine.EnvironmentForecast) {
 		return
 	}
 	p.diff(env.Diff)
-}
-
-func (p painter) diff(diff string) {
-	for line := range strings.Lines(diff) {
-		color := ""
-		switch {
-		case strings.HasPrefix(line, "+"):
-			color = green
-		case strings.HasPrefix(line, "-"):
-			color = red
-		}
-		fmt.Fprintf(p.w, "  %s\n", p.paint(color, strings.TrimSuffix(line, "\n")))
-	}
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
@@ -15,8 +16,8 @@ import (
 	"golang.org/x/term"
 	"gopkg.in/yaml.v3"
 
-	"slipway/builder"
 	"slipway/internal/secret"
+	"slipway/internal/store"
 )
 
 // globals are the settings every command shares.
@@ -29,9 +30,17 @@ type globals struct {
 
 	ageIdentity string
 
-	registries map[string]builder.Registry // from the config file only
+	registries map[string]registrySettings // from the config file only
 	log        zerolog.Logger
 	color      bool
+}
+
+// registrySettings say how a registry is spoken to.
+type registrySettings struct {
+	Mirrors   []string // hosts tried first, in order
+	PlainHTTP bool
+	Insecure  bool     // the certificate is not checked
+	CA        []string // PEM files trusted besides the system's
 }
 
 func (g *globals) register(f *pflag.FlagSet) {
@@ -96,6 +105,12 @@ func (g *globals) secrets() secret.Resolver {
 	return secret.Resolver{Getenv: os.LookupEnv, Identity: g.ageIdentity}
 }
 
+// home is the user's directory; on Windows it is not in HOME.
+func home() string {
+	dir, _ := os.UserHomeDir() // without one it is the root of all
+	return dir
+}
+
 func defaultRoot() string {
 	if os.Geteuid() == 0 {
 		return "/var/lib/slipway"
@@ -103,7 +118,7 @@ func defaultRoot() string {
 	if dir := os.Getenv("XDG_DATA_HOME"); dir != "" {
 		return filepath.Join(dir, "slipway")
 	}
-	return filepath.Join(os.Getenv("HOME"), ".local/share/slipway")
+	return filepath.Join(home(), ".local/share/slipway")
 }
 
 // readConfig reads the config file: a mapping from flag names to values, and
@@ -132,11 +147,11 @@ func configPaths(explicit string) []string {
 	if explicit != "" {
 		return []string{explicit}
 	}
-	home := os.Getenv("XDG_CONFIG_HOME")
-	if home == "" {
-		home = filepath.Join(os.Getenv("HOME"), ".config")
+	dir := os.Getenv("XDG_CONFIG_HOME")
+	if dir == "" {
+		dir = filepath.Join(home(), ".config")
 	}
-	return []string{"/etc/slipway/config.yml", filepath.Join(home, "slipway/config.yml")}
+	return []string{"/etc/slipway/config.yml", filepath.Join(dir, "slipway/config.yml")}
 }
 
 func (g *globals) parseConfig(root *cobra.Command, data []byte) (map[string]*yaml.Node, error) {
@@ -197,7 +212,7 @@ func flagNames(cmd *cobra.Command) []string {
 }
 
 // parseRegistries reads, per host: mirrors, plain_http, insecure, ca.
-func parseRegistries(file string, node *yaml.Node) (map[string]builder.Registry, error) {
+func parseRegistries(file string, node *yaml.Node) (map[string]registrySettings, error) {
 	type entry struct {
 		Mirrors   []string `yaml:"mirrors"`
 		PlainHTTP bool     `yaml:"plain_http"`
@@ -207,7 +222,7 @@ func parseRegistries(file string, node *yaml.Node) (map[string]builder.Registry,
 	if node.Kind != yaml.MappingNode {
 		return nil, usagef("%s:%d: registries is a mapping of host names", file, node.Line)
 	}
-	out := map[string]builder.Registry{}
+	out := map[string]registrySettings{}
 	for i := 0; i+1 < len(node.Content); i += 2 {
 		host, value := node.Content[i], node.Content[i+1]
 		for j := 0; value.Kind == yaml.MappingNode && j+1 < len(value.Content); j += 2 {
@@ -219,7 +234,16 @@ func parseRegistries(file string, node *yaml.Node) (map[string]builder.Registry,
 		if err := value.Decode(&e); err != nil {
 			return nil, usagef("%s:%d: registry %s: %w", file, value.Line, host.Value, err)
 		}
-		out[host.Value] = builder.Registry{Mirrors: e.Mirrors, PlainHTTP: e.PlainHTTP, Insecure: e.Insecure, CA: e.CA}
+		out[host.Value] = registrySettings(e)
 	}
 	return out, nil
+}
+
+func (g *globals) tellWaiting(h store.Holder) {
+	if h.PID == 0 {
+		fmt.Fprintf(os.Stderr, "slipway: waiting for another slipway to leave %s\n", g.root)
+		return
+	}
+	fmt.Fprintf(os.Stderr, "slipway: waiting for `%s` (process %d, for %s) to leave %s\n",
+		h.Command, h.PID, time.Since(h.Since).Round(time.Second), g.root)
 }

@@ -1,8 +1,9 @@
+//go:build linux && !client
+
 package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -11,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"slipway/internal/registry"
-	"slipway/internal/registry/local"
 )
 
 func pushCommand(g *globals) *cobra.Command {
@@ -87,28 +87,6 @@ func copyCommand(g *globals) *cobra.Command {
 		})
 	}
 	return cmd
-}
-
-// withRepositories opens the local store of the root and registries as the
-// configuration says they are to be spoken to.
-func (g *globals) withRepositories(insecure bool, do func(*registry.Registries) error) error {
-	store, err := g.images()
-	if err != nil {
-		return err
-	}
-	all := g.registriesWith(store, insecure)
-	err = do(all)
-	all.Close()
-	return errors.Join(err, store.Close())
-}
-
-// registriesWith opens repositories of store, which may be nil, and of registries
-// as the configuration says they are to be spoken to.
-func (g *globals) registriesWith(store *local.Store, insecure bool) *registry.Registries {
-	return &registry.Registries{Local: store, Options: func(host string) registry.Options {
-		known := g.registries[host]
-		return registry.Options{ConfigDir: dockerConfig(), Insecure: insecure || known.PlainHTTP || known.Insecure, CA: known.CA}
-	}}
 }
 
 func (g *globals) tellCopied(verb string, to registry.Repository, c registry.Copied) error {

@@ -1,3 +1,5 @@
+//go:build linux && !client
+
 package main
 
 import (
@@ -73,15 +75,4 @@ func whyNotKept(run store.Run, task string) error {
 			task, run.ID, t.KeptUntil.Local().Format(time.DateTime), run.ID, task)
 	}
 	return fmt.Errorf("%s of run %s was not kept; `slipway rerun --keep-failed %s/%s` runs it again and keeps it", task, run.ID, run.ID, task)
-}
-
-// testsOf are the tests of a run by the IDs of their tasks.
-func testsOf(run store.Run) map[string]store.Test {
-	all := map[string]store.Test{}
-	for _, im := range run.Images {
-		for _, t := range im.Tests {
-			all[im.Name+matrixSuffix(im.Matrix)+"/"+t.Name] = t
-		}
-	}
-	return all
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"io/fs"
+	"os"
 	"path/filepath"
 
 	"slipway/pipeline"
@@ -38,4 +39,14 @@ func dirArg(args []string) string {
 		return "."
 	}
 	return args[0]
+}
+
+// readWithin reads a file below a directory; no link leads it out.
+func readWithin(dir, name string) ([]byte, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	data, err := root.ReadFile(name)
+	return data, errors.Join(err, root.Close())
 }

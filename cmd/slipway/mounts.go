@@ -1,12 +1,12 @@
+//go:build linux && !client
+
 package main
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 
@@ -15,16 +15,6 @@ import (
 	"slipway/pipeline"
 	"slipway/runner"
 )
-
-// volumesOf are the mounts of a test and of the services beside it.
-func volumesOf(plan pipeline.Plan, t pipeline.Task) []pipeline.Volume {
-	all := slices.Clone(t.Test.Volumes)
-	services := plan.ServicesOf(t)
-	for _, key := range slices.Sorted(maps.Keys(services)) {
-		all = append(all, services[key].Volumes...)
-	}
-	return all
-}
 
 // mountsVolumes reports whether a test of the plan, or a service beside it,
 // mounts a named volume.
@@ -143,31 +133,4 @@ func (w wiring) layers(image pipeline.Image) volume.Layers {
 		r, err := w.builder.Rootfs(ctx, image, "")
 		return r.Lowers, r.Release, err
 	}
-}
-
-// checkMounts makes sure that every directory that tests and services mount is
-// there and lies inside the repository, symbolic links followed.
-func checkMounts(dir string, plan pipeline.Plan) error {
-	for _, task := range plan.Tasks {
-		if task.Kind != pipeline.TestTask || task.Skip != "" {
-			continue
-		}
-		for _, v := range volumesOf(plan, task) {
-			from := v.Source
-			if !engine.Bind(v) {
-				from = plan.Volumes[v.Source].From
-			}
-			if !strings.HasPrefix(from, "./") {
-				continue
-			}
-			at, err := filepath.EvalSymlinks(filepath.Join(dir, filepath.FromSlash(from)))
-			if err != nil {
-				return usagef("test %s mounts %s: %w; make it, or mend `volumes` in %s", task.ID, from, err, pipelineFile)
-			}
-			if rel, err := filepath.Rel(dir, at); err != nil || !filepath.IsLocal(rel) {
-				return usagef("test %s mounts %s, which leads out of %s to %s; only what is inside the repository can be mounted", task.ID, from, dir, at)
-			}
-		}
-	}
-	return nil
 }

@@ -213,3 +213,16 @@ func (p painter) outcome(o promote.Outcome) {
 		fmt.Fprintf(p.w, "\n%s: %s\n", p.paint(red, o.State), o.Reason)
 	}
 }
+
+func (p painter) diff(diff string) {
+	for line := range strings.Lines(diff) {
+		color := ""
+		switch {
+		case strings.HasPrefix(line, "+"):
+			color = green
+		case strings.HasPrefix(line, "-"):
+			color = red
+		}
+		fmt.Fprintf(p.w, "  %s\n", p.paint(color, strings.TrimSuffix(line, "\n")))
+	}
+}

@@ -1,21 +1,18 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/user"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/spf13/pflag"
 
 	"slipway/internal/git"
 	"slipway/internal/registry"
 	"slipway/promote"
-	"slipway/promote/docker"
 )
 
 // environmentFlags say where the environments are, how their repository is
@@ -78,37 +75,6 @@ func (f environmentFlags) person() git.Person {
 		return git.Person{Name: u.Username, Email: u.Username + "@" + host}
 	}
 	return git.Person{Name: "unknown"}
-}
-
-// withPromoter opens what a promotion needs, and first ends what was cut off on this root.
-func (g *globals) withPromoter(ctx context.Context, f environmentFlags, do func(*promote.Promoter) error) error {
-	access, err := f.access(g)
-	if err != nil {
-		return err
-	}
-	open := func(address string) (*git.Repository, error) { return git.At(address, access) }
-	repo, err := open(f.home(g))
-	if err != nil {
-		return usageError{err}
-	}
-	engines := docker.Options{Dir: filepath.Join(g.root, "deliver"), Secrets: g.secrets()}
-	return g.withRepositories(f.insecure, func(all *registry.Registries) error {
-		p := &promote.Promoter{
-			Dir: promotionsDir(g.root), Environments: promote.Environments{Repository: repo, Branch: f.branch},
-			Registries: all, Git: open, Now: time.Now, Sign: f.person(), Out: os.Stderr,
-			Deliverers: map[string]promote.Deliverer{
-				"local":   localDelivery{g, all},
-				"compose": docker.Compose{Options: engines},
-				"swarm":   docker.Swarm{Options: engines},
-				"git":     &promote.GitDelivery{Home: f.home(g), Line: f.branch, Git: open, Now: time.Now, Sign: f.person()},
-			},
-		}
-		ended, err := p.Recover(ctx)
-		for _, o := range ended {
-			fmt.Fprintf(os.Stderr, "slipway: %s %s to %s had been cut off; it is %s now%s\n", o.Kind, o.Promotion, o.Environment, o.State, because(o.Reason))
-		}
-		return errors.Join(err, do(p))
-	})
 }
 
 func because(reason string) string {

@@ -1,16 +1,14 @@
+//go:build linux && !client
+
 package main
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -21,41 +19,6 @@ import (
 
 	"slipway/internal/supervise"
 )
-
-// projectFlags choose a project: an environment by name, or else the development
-// set of a directory.
-type projectFlags struct{ env string }
-
-func (f *projectFlags) register(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.env, "env", "", "the environment of this name, in place of a directory's development set")
-}
-
-// project gives the project's name, and the directory it belongs to.
-func (f *projectFlags) project(args []string) (name, dir string, err error) {
-	if f.env != "" {
-		return f.env, "", nil
-	}
-	dir, err = filepath.Abs(dirArg(args))
-	if err == nil {
-		dir, err = filepath.EvalSymlinks(dir)
-	}
-	if err != nil {
-		return "", "", usagef("%w", err)
-	}
-	return developmentSet(dir), dir, nil
-}
-
-var notInNames = regexp.MustCompile(`[^a-z0-9]+`)
-
-// developmentSet names the project of a directory: two checkouts are two projects.
-func developmentSet(dir string) string {
-	base := strings.Trim(notInNames.ReplaceAllString(strings.ToLower(filepath.Base(dir)), "-"), "-")
-	if base == "" {
-		base = "set"
-	}
-	sum := sha256.Sum256([]byte(dir))
-	return base[:min(len(base), 40)] + "-" + hex.EncodeToString(sum[:3])
-}
 
 func psCommand(g *globals) *cobra.Command {
 	var f projectFlags

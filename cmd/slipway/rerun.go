@@ -15,7 +15,6 @@ import (
 	"slipway/internal/ledger"
 	"slipway/internal/store"
 	"slipway/pipeline"
-	"slipway/runner"
 )
 
 func rerunCommand(g *globals) *cobra.Command {
@@ -104,32 +103,4 @@ func failedIn(run store.Run) (names []string) {
 		}
 	}
 	return names
-}
-
-// rerunFrozen runs the command of a kept test once more where it ran.
-func (g *globals) rerunFrozen(ctx context.Context, arg string) error {
-	if err := mustBeRoot(); err != nil {
-		return err
-	}
-	found, err := g.kept(ctx, arg)
-	if err != nil {
-		return err
-	}
-	if len(found) > 1 {
-		return usagef("%s has %d tests that are kept; name one: RUN/TEST (`slipway shell` lists them)", arg, len(found))
-	}
-	v, err := found[0].Visit(ctx, "")
-	if err != nil {
-		return err
-	}
-	defer v.Close()
-	e, err := v.Run(ctx, runner.Command{Args: v.Command()}, runner.Streams{Out: os.Stdout, Err: os.Stderr})
-	if err != nil {
-		return err
-	}
-	if e.Code != 0 {
-		fmt.Fprintln(os.Stderr, "slipway:", e.Reason)
-		return exitError(e.Code)
-	}
-	return nil
 }

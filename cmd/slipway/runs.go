@@ -1,6 +1,8 @@
 package main
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"io/fs"
@@ -24,6 +26,9 @@ func runsCommand(g *globals) *cobra.Command {
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if done, err := g.remoteRuns(cmd.Context(), f, args); done || err != nil {
+				return err
+			}
+			if err := hasRoot(); err != nil {
 				return err
 			}
 			s := store.ReadOnly(g.root)
@@ -72,6 +77,9 @@ func logsCommand(g *globals) *cobra.Command {
 				if done, err := g.remoteLogs(cmd.Context(), from, args[0], follow); done || err != nil {
 					return err
 				}
+			}
+			if err := hasRoot(); err != nil {
+				return err
 			}
 			if f.env == "" && len(args) > 0 && !isDirectory(args[0]) {
 				if len(args) > 1 {
@@ -156,4 +164,50 @@ func printLog(path, asked string) error {
 	defer f.Close()
 	_, err = io.Copy(os.Stdout, f)
 	return err
+}
+
+// projectFlags choose a project: an environment by name, or else the development
+// set of a directory.
+type projectFlags struct{ env string }
+
+func (f *projectFlags) register(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.env, "env", "", "the environment of this name, in place of a directory's development set")
+}
+
+// project gives the project's name, and the directory it belongs to.
+func (f *projectFlags) project(args []string) (name, dir string, err error) {
+	if f.env != "" {
+		return f.env, "", nil
+	}
+	dir, err = filepath.Abs(dirArg(args))
+	if err == nil {
+		dir, err = filepath.EvalSymlinks(dir)
+	}
+	if err != nil {
+		return "", "", usagef("%w", err)
+	}
+	return developmentSet(dir), dir, nil
+}
+
+// developmentSet names the project of a directory: two checkouts are two projects.
+func developmentSet(dir string) string {
+	base := strings.Trim(notInNames.ReplaceAllString(strings.ToLower(filepath.Base(dir)), "-"), "-")
+	if base == "" {
+		base = "set"
+	}
+	sum := sha256.Sum256([]byte(dir))
+	return base[:min(len(base), 40)] + "-" + hex.EncodeToString(sum[:3])
+}
+
+const logSuffix = ".log"
+
+// serviceLogs are the files of what the services of an attempt said, sorted by
+// name. dir is where the attempt's own log is.
+func serviceLogs(dir string) ([]string, error) {
+	return filepath.Glob(filepath.Join(globQuote(dir), engine.ServiceLogs, "*"+logSuffix))
+}
+
+// globQuote makes a path mean itself: names of a matrix hold brackets.
+func globQuote(path string) string {
+	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
 }

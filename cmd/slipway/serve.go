@@ -1,3 +1,5 @@
+//go:build linux && !client
+
 package main
 
 import (
@@ -268,9 +270,6 @@ func reach(repo ledger.Repo) server.Reach {
 	}
 	return server.Reach{API: api, Token: credential}
 }
-
-// socketOf is where commands of this machine reach the server of a root.
-func socketOf(root string) string { return filepath.Join(root, "server", "socket") }
 
 func (v *serving) listen(ctx context.Context, certificate *tls.Config) error {
 	s := server.New(v.options())

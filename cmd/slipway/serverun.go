@@ -1,3 +1,5 @@
+//go:build linux && !client
+
 package main
 
 import (
@@ -5,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -150,16 +151,6 @@ func (v *serving) past(run ledger.Run, plan pipeline.Plan) (p engine.Past, err e
 		p.Tests = engine.Passed(before, plan)
 	}
 	return p, nil
-}
-
-// readWithin reads a file below a directory; no link leads it out.
-func readWithin(dir, name string) ([]byte, error) {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return nil, err
-	}
-	data, err := root.ReadFile(name)
-	return data, errors.Join(err, root.Close())
 }
 
 // skipsAll says why nothing of a plan is to be run; empty: something is.

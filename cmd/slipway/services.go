@@ -1,3 +1,5 @@
+//go:build linux && !client
+
 package main
 
 import (
@@ -8,14 +10,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 
 	"slipway/internal/engine"
 	"slipway/internal/mask"
 	"slipway/internal/network"
 	"slipway/internal/volume"
-	"slipway/pipeline"
 	"slipway/runner"
 )
 
@@ -49,45 +49,6 @@ func (w wiring) services(ctx context.Context, r engine.TestRequest, m *mounts, l
 		services = append(services, s)
 	}
 	return services, release, nil
-}
-
-// serviceEnvironment is what env_file and environment say together.
-func serviceEnvironment(dir string, s pipeline.Service) (map[string]string, error) {
-	vars := map[string]string{}
-	for _, name := range s.EnvFile {
-		data, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(name)))
-		if err != nil {
-			return nil, fmt.Errorf("service %s: read its env_file: %w", s.Name, err)
-		}
-		more, err := pipeline.ParseEnvFile(name, data)
-		if err != nil {
-			return nil, fmt.Errorf("service %s: %w", s.Name, err)
-		}
-		maps.Copy(vars, more)
-	}
-	maps.Copy(vars, s.Environment)
-	return vars, nil
-}
-
-// checkEnvFiles makes sure that the files of variables that services name are
-// there, lie inside the repository and can be read.
-func checkEnvFiles(dir string, plan pipeline.Plan) error {
-	for _, key := range slices.Sorted(maps.Keys(plan.Services)) {
-		s := plan.Services[key]
-		for _, name := range s.EnvFile {
-			at, err := filepath.EvalSymlinks(filepath.Join(dir, filepath.FromSlash(name)))
-			if err != nil {
-				return usagef("service %s reads its environment from %s: %w; make it, or mend `env_file` in %s", s.Name, name, err, pipelineFile)
-			}
-			if rel, err := filepath.Rel(dir, at); err != nil || !filepath.IsLocal(rel) {
-				return usagef("service %s reads its environment from %s, which leads out of %s to %s; keep it inside the repository", s.Name, name, dir, at)
-			}
-		}
-		if _, err := serviceEnvironment(dir, s); err != nil {
-			return usageError{err}
-		}
-	}
-	return nil
 }
 
 // privateNetwork makes the network of a test and its services.
@@ -143,8 +104,6 @@ func openServiceLog(dir, name string, hide *mask.Mask) (*serviceLog, error) {
 	return l, nil
 }
 
-const logSuffix = ".log"
-
 func (l *serviceLog) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -177,15 +136,4 @@ func (l *serviceLog) close() {
 	_ = l.hidden.Close() // what a write failed at has been told
 	_ = l.file.Close()
 	l.hidden = nil
-}
-
-// serviceLogs are the files of what the services of an attempt said, sorted by
-// name. dir is where the attempt's own log is.
-func serviceLogs(dir string) ([]string, error) {
-	return filepath.Glob(filepath.Join(globQuote(dir), engine.ServiceLogs, "*"+logSuffix))
-}
-
-// globQuote makes a path mean itself: names of a matrix hold brackets.
-func globQuote(path string) string {
-	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
 }

@@ -1,21 +1,7 @@
 package main
 
 import (
-	"context"
-	"errors"
-	"fmt"
-	"io"
-	"os"
-	"os/signal"
-	"strings"
-	"text/tabwriter"
-	"time"
-
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
-	"golang.org/x/term"
-
-	"slipway/runner"
 )
 
 type shellFlags struct {
@@ -48,16 +34,7 @@ func shellCommand(g *globals) *cobra.Command {
 			if done, err := g.remoteShell(cmd.Context(), f, args[:dash], args[dash:]); done || err != nil {
 				return err
 			}
-			if err := mustBeRoot(); err != nil {
-				return err
-			}
-			switch {
-			case dash == 0:
-				return g.listKept(cmd.Context())
-			case f.rm:
-				return g.removeKept(cmd.Context(), args[0])
-			}
-			return g.shell(cmd.Context(), args[0], args[dash:], f)
+			return g.shellHere(cmd.Context(), f, args[:dash], args[dash:])
 		},
 	}
 	f.serverFlags.register(cmd.Flags())
@@ -65,156 +42,4 @@ func shellCommand(g *globals) *cobra.Command {
 	cmd.Flags().StringVar(&f.service, "service", "", "in the sandbox of this service of the test")
 	cmd.Flags().BoolVar(&f.rm, "rm", false, "remove what is kept of RUN or RUN/TEST")
 	return cmd
-}
-
-func (g *globals) listKept(ctx context.Context) error {
-	all, err := runner.ListFrozen(ctx, g.runnerDir())
-	if err != nil {
-		return err
-	}
-	if g.json {
-		type kept struct {
-			Name     string    `json:"name"`
-			Until    time.Time `json:"until"`
-			Services []string  `json:"services,omitempty"`
-			InUse    int       `json:"in_use"`
-		}
-		list := []kept{}
-		for _, f := range all {
-			list = append(list, kept{f.Name, f.Until.UTC().Truncate(time.Second), f.Services, f.Users})
-		}
-		return printJSON(os.Stdout, list)
-	}
-	if len(all) == 0 {
-		fmt.Println("no failed test is kept; `slipway run pipeline --keep-failed` keeps them")
-		return nil
-	}
-	t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "TEST\tSTAYS\tSERVICES")
-	for _, f := range all {
-		stays := short(time.Until(f.Until))
-		if f.Users > 0 {
-			stays = "in use"
-		}
-		fmt.Fprintf(t, "%s\t%s\t%s\n", f.Name, stays, strings.Join(f.Services, ", "))
-	}
-	return t.Flush()
-}
-
-func (g *globals) removeKept(ctx context.Context, arg string) error {
-	found, err := g.kept(ctx, arg)
-	if err != nil {
-		return err
-	}
-	for _, f := range found {
-		if err := f.Thaw(ctx); err != nil {
-			return err
-		}
-		fmt.Println("removed", f.Name)
-	}
-	return nil
-}
-
-// shell runs a command in a kept sandbox, in a terminal where we have one.
-func (g *globals) shell(ctx context.Context, arg string, command []string, f shellFlags) error {
-	found, err := g.kept(ctx, arg)
-	if err != nil {
-		return err
-	}
-	if len(found) > 1 {
-		names := make([]string, len(found))
-		for i, k := range found {
-			names[i] = k.Name
-		}
-		return usagef("%s has %d tests that are kept; name one: %s", arg, len(found), strings.Join(names, ", "))
-	}
-	v, err := found[0].Visit(ctx, f.service)
-	if err != nil {
-		return usageError{err}
-	}
-	defer v.Close()
-	cmd := runner.Command{Args: command, User: f.user}
-	if len(command) == 0 {
-		cmd.Args = loginShell
-	}
-	var e runner.Exit
-	if term.IsTerminal(int(os.Stdin.Fd())) && isTerminal(os.Stdout) {
-		if len(command) == 0 {
-			fmt.Fprintf(os.Stderr, "slipway: %s as it was left; it ran: %s\n", found[0].Name, strings.Join(v.Command(), " "))
-		}
-		e, err = inTerminal(ctx, v, cmd)
-	} else {
-		e, err = v.Run(ctx, cmd, runner.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})
-	}
-	if err != nil {
-		return err
-	}
-	if e.Refused {
-		fmt.Fprintln(os.Stderr, "slipway:", e.Reason)
-	}
-	if e.Code != 0 {
-		return exitError(e.Code)
-	}
-	return nil
-}
-
-// loginShell is bash where the image has it. The shell decides: nothing of our
-// input may be lost on one that is not there.
-var loginShell = []string{"/bin/sh", "-c", "command -v bash >/dev/null 2>&1 && exec bash; exec /bin/sh"}
-
-// inTerminal joins our terminal to one in the sandbox until the command ends.
-func inTerminal(ctx context.Context, v *runner.Visit, cmd runner.Command) (runner.Exit, error) {
-	in := int(os.Stdin.Fd())
-	cmd.Env = map[string]string{"TERM": os.Getenv("TERM")}
-	t, e, err := v.Open(ctx, cmd, sizeOf(in))
-	if err != nil || e.Refused {
-		return e, err
-	}
-	raw, err := term.MakeRaw(in)
-	if err != nil {
-		return e, errors.Join(fmt.Errorf("take the terminal over: %w", err), t.Close())
-	}
-	defer func() { _ = term.Restore(in, raw) }()             // nothing else could be done about it
-	stop := context.AfterFunc(ctx, func() { _ = t.Close() }) // as when a window is closed
-	defer stop()
-	defer followSize(in, t)()
-	shown := make(chan struct{})
-	go func() {
-		defer close(shown)
-		_, _ = io.Copy(os.Stdout, t.Master) // EIO: nobody is left in the terminal
-	}()
-	go func() { _, _ = io.Copy(t.Master, os.Stdin) }() // ends with this process: nothing interrupts reading a terminal
-	e, err = t.Wait(context.WithoutCancel(ctx))
-	_ = t.Master.SetReadDeadline(time.Now().Add(lastWords)) // what stays in the background may hold it open
-	<-shown
-	return e, errors.Join(err, t.Close())
-}
-
-// lastWords is how long what a command has said may be on its way.
-const lastWords = 200 * time.Millisecond
-
-// followSize passes every change of our terminal's size on, until it is stopped.
-func followSize(in int, t *runner.Terminal) (stop func()) {
-	resized := make(chan os.Signal, 1)
-	signal.Notify(resized, unix.SIGWINCH)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for range resized {
-			_ = t.Resize(sizeOf(in)) // or it has just ended
-		}
-	}()
-	return func() {
-		signal.Stop(resized)
-		close(resized)
-		<-done
-	}
-}
-
-func sizeOf(fd int) runner.Size {
-	cols, rows, err := term.GetSize(fd)
-	if err != nil {
-		return runner.Size{Rows: 24, Cols: 80}
-	}
-	return runner.Size{Rows: rows, Cols: cols}
 }

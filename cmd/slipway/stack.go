@@ -1,3 +1,5 @@
+//go:build linux && !client
+
 package main
 
 import (
@@ -21,7 +23,6 @@ import (
 	"slipway/internal/engine"
 	"slipway/internal/helpers"
 	"slipway/internal/network"
-	"slipway/internal/registry/local"
 	"slipway/internal/schedule"
 	"slipway/internal/store"
 	"slipway/internal/volume"
@@ -131,7 +132,7 @@ func (g *globals) open(ctx context.Context, opt openOptions) (_ *stack, err erro
 	}
 	started := time.Now()
 	s.builder, err = builder.Open(ctx, builder.Options{
-		Root: filepath.Join(g.root, "builder"), Runc: runc, Cgroup: group + "/build", Registries: g.registries,
+		Root: filepath.Join(g.root, "builder"), Runc: runc, Cgroup: group + "/build", Registries: forBuilder(g.registries),
 		DockerConfig: dockerConfig(), Remote: opt.remote, Parallel: buildSteps(opt.parallel), StepNetwork: s.stepNetwork, Log: g.log,
 	})
 	g.log.Debug().Dur("took_ms", time.Since(started)).Msg("BuildKit opened")
@@ -163,11 +164,6 @@ func (g *globals) openRunner(ctx context.Context, finder helpers.Finder, group s
 	}
 	return runner.Open(ctx, runner.Options{Helper: sandbox, Agent: agent, Root: filepath.Join(g.root, "runner"), Cgroup: group + "/test", Log: g.log})
 }
-
-// imageStore is the registry of a root: its images with what refers to them.
-func imageStore(root string) string { return filepath.Join(root, "registry") }
-
-func (g *globals) images() (*local.Store, error) { return local.Open(imageStore(g.root)) }
 
 // tempDir is for files that mean nothing once their command has ended.
 func tempDir(root string) string { return filepath.Join(root, "tmp") }
@@ -220,28 +216,10 @@ func (s *stack) leave() error {
 	return errors.Join(errs...)
 }
 
-func (g *globals) tellWaiting(h store.Holder) {
-	if h.PID == 0 {
-		fmt.Fprintf(os.Stderr, "slipway: waiting for another slipway to leave %s\n", g.root)
-		return
-	}
-	fmt.Fprintf(os.Stderr, "slipway: waiting for `%s` (process %d, for %s) to leave %s\n",
-		h.Command, h.PID, time.Since(h.Since).Round(time.Second), g.root)
-}
-
 // cgroupOf names the cgroup of a root, so that two roots never reap each other.
 func cgroupOf(root string) string {
 	sum := sha256.Sum256([]byte(root))
 	return "/slipway-" + hex.EncodeToString(sum[:4])
-}
-
-// dockerConfig is the directory of Docker's config file, with the credentials
-// people already have.
-func dockerConfig() string {
-	if dir := os.Getenv("DOCKER_CONFIG"); dir != "" {
-		return dir
-	}
-	return filepath.Join(os.Getenv("HOME"), ".docker")
 }
 
 // remoteBuilder reads --builder: an address of a buildkitd, TLS client files in
@@ -281,4 +259,13 @@ func buildSteps(parallel int) int {
 		return parallel
 	}
 	return max(2, runtime.NumCPU())
+}
+
+// forBuilder gives the builder the settings of registries.
+func forBuilder(all map[string]registrySettings) map[string]builder.Registry {
+	out := map[string]builder.Registry{}
+	for host, r := range all {
+		out[host] = builder.Registry(r)
+	}
+	return out
 }

@@ -3,9 +3,13 @@ package main
 import (
 	"fmt"
 	"io"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/term"
 
 	"slipway/internal/store"
 	"slipway/pipeline"
@@ -187,3 +191,18 @@ func short(d time.Duration) string {
 		return d.Round(time.Second).String()
 	}
 }
+
+func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
+
+// testsOf are the tests of a run by the IDs of their tasks.
+func testsOf(run store.Run) map[string]store.Test {
+	all := map[string]store.Test{}
+	for _, im := range run.Images {
+		for _, t := range im.Tests {
+			all[im.Name+matrixSuffix(im.Matrix)+"/"+t.Name] = t
+		}
+	}
+	return all
+}
+
+var notInNames = regexp.MustCompile(`[^a-z0-9]+`)

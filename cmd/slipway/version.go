@@ -3,14 +3,9 @@ package main
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"runtime"
-	"strings"
 
 	"github.com/spf13/cobra"
-
-	"slipway/builder"
-	"slipway/internal/helpers"
 )
 
 // versions is what `slipway version --json` prints.
@@ -31,8 +26,8 @@ func versionCommand(g *globals) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			v := versions{
 				Version: version, Commit: commit, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
-				BuildKit: builder.Versions().BuildKit, Runtime: g.runtimeVersion(cmd),
 			}
+			v.BuildKit, v.Runtime = g.engineVersions(cmd)
 			if g.json {
 				return printJSON(os.Stdout, v)
 			}
@@ -40,22 +35,4 @@ func versionCommand(g *globals) *cobra.Command {
 			return nil
 		},
 	}
-}
-
-// runtimeVersion asks the runc that build steps use.
-func (g *globals) runtimeVersion(cmd *cobra.Command) string {
-	finder, err := g.finder()
-	if err != nil {
-		return err.Error()
-	}
-	path, err := finder.Find(helpers.Runc)
-	if err != nil {
-		return "missing: " + err.Error()
-	}
-	out, err := exec.CommandContext(cmd.Context(), path, "--version").Output()
-	if err != nil {
-		return fmt.Sprintf("%s does not answer: %v", path, err)
-	}
-	line, _, _ := strings.Cut(string(out), "\n")
-	return strings.Replace(line, " version ", " ", 1)
 }

@@ -11,12 +11,13 @@ import (
 	"strings"
 	"time"
 
+	"slipway/internal/flock"
+
 	"github.com/go-git/go-billy/v5/osfs"
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/cache"
 	"github.com/go-git/go-git/v5/plumbing/object"
 	"github.com/go-git/go-git/v5/storage/filesystem"
-	"golang.org/x/sys/unix"
 )
 
 // Mirror holds what was fetched of one repository: packs that are whole, and of
@@ -119,19 +120,8 @@ func (m *Mirror) lock(ctx context.Context) (unlock func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			return nil, errors.Join(fmt.Errorf("lock the mirror %s: %w", m.dir, err), f.Close())
-		}
-		select {
-		case <-ctx.Done():
-			return nil, errors.Join(fmt.Errorf("wait for another fetch of the same repository: %w", context.Cause(ctx)), f.Close())
-		case <-time.After(20 * time.Millisecond):
-		}
+	if err := flock.Wait(ctx, f, flock.Exclusive, nil); err != nil {
+		return nil, errors.Join(fmt.Errorf("wait for another fetch of the same repository: %w", err), f.Close())
 	}
 	left, _ := filepath.Glob(filepath.Join(m.dir, "incoming-*")) // of a fetch that was killed; the pattern is well-formed
 	for _, l := range left {

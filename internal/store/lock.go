@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"slipway/internal/flock"
 )
 
 // Holder says who has a root open.
@@ -31,24 +31,13 @@ func Lock(ctx context.Context, root, command string, waiting func(Holder)) (unlo
 	if err != nil {
 		return nil, fmt.Errorf("lock the state directory: %w; give a writable one with --root or SLIPWAY_ROOT", err)
 	}
-	told := false
-	for {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())
-		}
-		if !told && waiting != nil {
-			told = true
+	err = flock.Wait(ctx, f, flock.Exclusive, func() {
+		if waiting != nil {
 			waiting(holder(path))
 		}
-		select {
-		case <-ctx.Done():
-			return nil, errors.Join(context.Cause(ctx), f.Close())
-		case <-time.After(20 * time.Millisecond):
-		}
+	})
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
 	data, _ := json.Marshal(Holder{PID: os.Getpid(), Command: command, Since: time.Now().UTC().Truncate(time.Second)})
 	if err := f.Truncate(0); err == nil {

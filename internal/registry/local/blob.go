@@ -13,14 +13,14 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sys/unix"
 
+	"slipway/internal/flock"
 	"slipway/internal/registry/manifest"
 )
 
 const (
-	shared    = unix.LOCK_SH
-	exclusive = unix.LOCK_EX
+	shared    = flock.Shared
+	exclusive = flock.Exclusive
 )
 
 // Blob opens a blob or manifest of the repository; the caller closes it. It is
@@ -78,22 +78,6 @@ func (s *Store) refresh(at string, info fs.FileInfo) {
 	if time.Since(changed(info)) > DefaultGrace/4 {
 		_ = s.root.Chtimes(at, time.Now(), info.ModTime()) // on a read-only disk nothing is collected either
 	}
-}
-
-// changed is when content last got or lost a name, or was refreshed.
-func changed(info fs.FileInfo) time.Time {
-	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		return time.Unix(st.Ctim.Unix())
-	}
-	return info.ModTime()
-}
-
-// links counts the names of a file.
-func links(info fs.FileInfo) uint64 {
-	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		return uint64(st.Nlink) //nolint:unconvert // it is 32 bits wide on some machines
-	}
-	return 1
 }
 
 // PutBlob takes a blob from where from opens it. A blob that the repository
@@ -219,7 +203,7 @@ func (s *Store) copyFile(from, to string) (err error) {
 		return err
 	}
 	defer t.drop()
-	if unix.IoctlFileClone(int(t.Fd()), int(in.Fd())) != nil {
+	if cloneBlocks(t.File, in) != nil {
 		if _, err := io.Copy(t.File, in); err != nil {
 			return explain(err)
 		}

@@ -22,10 +22,10 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-	"time"
+
+	"slipway/internal/flock"
 
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
 )
 
 // What an operation was refused for. Something that is not there is
@@ -156,25 +156,14 @@ func digestOf(name string) (digest.Digest, bool) {
 
 // locked runs f while no other process removes anything (shared), or while no
 // other process changes anything. The kernel frees the lock of a killed process.
-func (s *Store) locked(ctx context.Context, how int, f func() error) error {
+func (s *Store) locked(ctx context.Context, how flock.How, f func() error) error {
 	l, err := s.root.OpenFile(lockFile, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return explain(err)
 	}
 	defer l.Close() // frees the lock
-	for wait := time.Millisecond; ; wait = min(2*wait, 8*time.Millisecond) {
-		err := unix.Flock(int(l.Fd()), how|unix.LOCK_NB)
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			return fmt.Errorf("lock the image store: %w", err)
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(wait):
-		}
+	if err := flock.Wait(ctx, l, how, nil); err != nil {
+		return err
 	}
 	return f()
 }

@@ -9,10 +9,10 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"syscall"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sys/unix"
 
 	"slipway/internal/registry/manifest"
 )
@@ -96,7 +96,7 @@ func (r *Repository) takeFile(ctx context.Context, d ocispec.Descriptor, from So
 	if name == "" {
 		return false, nil
 	}
-	in, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	in, err := os.OpenFile(name, os.O_RDONLY|noFollow, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -132,11 +132,11 @@ func (s *Store) linkFile(in *os.File, d digest.Digest) (bool, error) {
 		return false, explain(err)
 	}
 	// The file itself, not whatever has its name by now.
-	err := unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", in.Fd()), unix.AT_FDCWD, filepath.Join(s.dir, at), unix.AT_SYMLINK_FOLLOW)
+	err := linkOpen(in, filepath.Join(s.dir, at))
 	switch {
-	case err == nil, errors.Is(err, unix.EEXIST):
+	case err == nil, errors.Is(err, fs.ErrExist):
 		return true, nil
-	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return false, explain(err)
 	}
 	return false, nil
@@ -149,7 +149,7 @@ func (r *Repository) cloneFile(ctx context.Context, in *os.File, d digest.Digest
 		return false, err
 	}
 	defer t.drop()
-	if unix.IoctlFileClone(int(t.Fd()), int(in.Fd())) != nil {
+	if cloneBlocks(t.File, in) != nil {
 		return false, nil
 	}
 	return true, r.place(ctx, t, d)

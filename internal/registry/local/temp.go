@@ -9,7 +9,7 @@ import (
 	"path"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"slipway/internal/flock"
 )
 
 // temp is content on its way in. Its writer holds a lock on it, which ends with
@@ -33,7 +33,7 @@ func (s *Store) newTemp(ctx context.Context) (*temp, error) {
 			return nil, explain(err)
 		}
 		t.File = f
-		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		if got, err := flock.Try(f, flock.Exclusive); !got || err != nil {
 			_ = f.Close() // a store being opened was quicker, and removes it
 			continue
 		}
@@ -76,7 +76,7 @@ func (s *Store) dropAbandoned() error {
 		if err != nil {
 			return err
 		}
-		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+		if got, _ := flock.Try(f, flock.Exclusive); got {
 			err = s.root.Remove(at)
 		}
 		if err := errors.Join(err, f.Close()); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -17,8 +17,8 @@ import (
 	"regexp"
 
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
 
+	"slipway/internal/flock"
 	"slipway/internal/registry/manifest"
 )
 
@@ -96,7 +96,7 @@ func (u *Upload) hold() (*os.File, error) {
 	if err != nil {
 		return nil, explain(err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if got, err := flock.Try(f, flock.Exclusive); !got || err != nil {
 		return nil, errors.Join(fmt.Errorf("upload %s: %w", u.ID, ErrBusy), f.Close())
 	}
 	info, err := f.Stat()

@@ -1,0 +1,72 @@
+//go:build linux && !client
+
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"time"
+
+	"slipway/builder/progress"
+	"slipway/internal/engine"
+	"slipway/internal/store"
+	"slipway/pipeline"
+)
+
+func (g *globals) runPipeline(ctx context.Context, dir string, f runFlags) error {
+	abs, plan, ev, tree, err := f.plan(ctx, dir)
+	if err != nil {
+		return err
+	}
+	if f.dryRun {
+		return g.dryRun(ctx, abs, plan, ev, f)
+	}
+	if f.keepFor <= 0 {
+		return usagef("--keep-for %s: give a time such as 30m or 2h", f.keepFor)
+	}
+	if f.parallel < 0 {
+		return usagef("--parallel %d: give at least 1, or leave it out", f.parallel)
+	}
+	secrets, err := readSecrets(f.secrets, plan)
+	if err != nil {
+		return err
+	}
+	remote, err := remoteBuilder(f.builder, f.builderCerts)
+	if err != nil {
+		return err
+	}
+	s, err := g.open(ctx, openOptions{command: "slipway run pipeline " + dir, sandbox: true, volumes: mountsVolumes(plan), parallel: f.parallel, remote: remote})
+	if err != nil {
+		return err
+	}
+	run, err := g.conduct(ctx, s, abs, plan, ev, watch(ctx, filepath.Join(abs, pipelineFile), tree), secrets, f)
+	if err = errors.Join(err, s.close()); err != nil {
+		return err
+	}
+	return g.conclude(run, s.store.RunDir(run.ID))
+}
+
+// conduct wires the engine to the opened parts and runs the plan under a display.
+func (g *globals) conduct(ctx context.Context, s *stack, dir string, plan pipeline.Plan, ev pipeline.Event,
+	tree *worktree, secrets map[string][]byte, f runFlags,
+) (store.Run, error) {
+	display, err := progress.New(ctx, os.Stderr, progress.Options{Mode: progress.Mode(f.progress), NoColor: !g.color})
+	if err != nil {
+		return store.Run{}, usageError{err}
+	}
+	machine, ahead, err := openMachine(f.parallel)
+	if err != nil {
+		return store.Run{}, errors.Join(err, display.Close())
+	}
+	run, err := g.carry(ctx, s, job{
+		Options: engine.Options{
+			ID: store.NewRunID(time.Now()), Dir: dir, RerunTests: f.rerunTests, NoCache: f.noCache, KeepFailed: f.keepFailed.on,
+			Event: func() (pipeline.Event, error) { return tree.event(ev) },
+		},
+		dir: dir, plan: plan, origin: tree, signer: f.signer(g.keyring()), secrets: secrets, sshAgent: os.Getenv("SSH_AUTH_SOCK"), keepFor: f.keepFailed.stay(f.keepFor),
+		machine: machine, ahead: ahead, progress: display.Write,
+	})
+	return run, errors.Join(err, display.Close())
+}
