@@ -178,6 +178,7 @@ func partsOf(dir string, plan pipeline.Plan) ([]upload.Part, error) {
 			if part.Ignore, err = ignoredBy(dir, at, files); err != nil {
 				return nil, err
 			}
+			part.Ignore = append(part.Ignore, ".git") // it is in no build context, whatever the file says
 			parts = append(parts, part)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 
 	"slipway/internal/ledger"
 	"slipway/internal/store"
+	"slipway/internal/upload"
 	"slipway/pipeline"
 )
 
@@ -99,6 +100,36 @@ services:
 		t.Errorf("stopped with %d\n%s", code, v.said())
 	}
 	v.nothingLeft(t, "after the uploads")
+}
+
+// What git keeps is no part of a build, and not uploaded for one.
+func TestNoGitIsUploaded(t *testing.T) {
+	dir := t.TempDir()
+	p := place{dir: dir}
+	p.write(t, ".git/objects/x", "history")
+	p.write(t, "Dockerfile", "FROM scratch\nCOPY . /\n")
+	p.write(t, ".dockerignore", "!.git\n")
+	p.write(t, ".ci.yml", "version: 1\nimages: {web: {build: .}}\n")
+	_, parsed, err := load(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, err := parsed.Expand(pipeline.Event{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts, err := partsOf(dir, plan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree, err := upload.Open(t.Context(), dir, parts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tree.Close()
+	if want := []string{".", ".ci.yml", ".dockerignore", "Dockerfile"}; !slices.Equal(tree.Names(), want) {
+		t.Errorf("%v are uploaded, want %v", tree.Names(), want)
+	}
 }
 
 func (p place) read(t *testing.T, name string) string {

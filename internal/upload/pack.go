@@ -62,6 +62,9 @@ func Open(ctx context.Context, dir string, parts []Part) (*Tree, error) {
 // many empty files nor a few large ones get past a limit.
 func costs(size int64) int64 { return size + 512 }
 
+// Names are those of all that is packed, parents first.
+func (t *Tree) Names() []string { return slices.SortedFunc(maps.Keys(t.entries), parentsFirst) }
+
 // Close lets go of the directory.
 func (t *Tree) Close() error { return t.root.Close() }
 
@@ -96,16 +99,25 @@ func (t *Tree) add(ctx context.Context, p Part) error {
 			switch {
 			case ignored && d.IsDir() && !ignore.Exclusions():
 				return fs.SkipDir
-			case ignored && !d.IsDir():
+			case ignored: // of a directory something may be read all the same
 				return nil
 			}
 		}
-		info, err := d.Info()
-		if err == nil && packable(info.Mode()) {
-			t.entries[name] = info
-		}
-		return err
+		return t.keep(name, at)
 	})
+}
+
+// keep notes what is packed, with the directories that lead to it from a part.
+func (t *Tree) keep(name, part string) error {
+	info, err := t.root.Lstat(filepath.FromSlash(name))
+	if err != nil || !packable(info.Mode()) {
+		return err
+	}
+	t.entries[name] = info
+	if above := path.Dir(name); name != part && t.entries[above] == nil {
+		return t.keep(above, part)
+	}
+	return nil
 }
 
 func packable(m fs.FileMode) bool { return m.IsRegular() || m.IsDir() || m&fs.ModeSymlink != 0 }
@@ -152,7 +164,7 @@ func (t *Tree) Pack(ctx context.Context, to io.Writer) error {
 		return err
 	}
 	w := tar.NewWriter(z)
-	for _, name := range slices.SortedFunc(maps.Keys(t.entries), parentsFirst) {
+	for _, name := range t.Names() {
 		if err := context.Cause(ctx); err != nil {
 			return err
 		}
