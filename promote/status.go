@@ -2,6 +2,9 @@ package promote
 
 import (
 	"context"
+	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -102,4 +105,22 @@ func since(newestFirst []Entry, image string, d digest.Digest) (Entry, bool) {
 		found, ok = e, true
 	}
 	return found, ok
+}
+
+// drift says where what runs is not what a file says; empty where it is, or nobody knows.
+func (s Status) drift(f File) string {
+	if !s.Known {
+		return ""
+	}
+	running := map[string]ImageStatus{}
+	for _, im := range s.Images {
+		running[im.Name] = im
+	}
+	for _, name := range slices.Sorted(maps.Keys(f.Environment.Images)) {
+		want := f.Environment.Images[name].Digest
+		if got := running[name].Digest; got != want {
+			return fmt.Sprintf("%s runs %s, not %s", name, orNothing(got), orNothing(want))
+		}
+	}
+	return ""
 }
