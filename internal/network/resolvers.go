@@ -2,7 +2,9 @@ package network
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"strings"
@@ -11,9 +13,13 @@ import (
 const dnsPort = 53
 
 // Resolvers reads the nameserver lines of a resolv.conf(5), usually the host's
-// /etc/resolv.conf. Without any it is 127.0.0.1, as in the C library.
+// /etc/resolv.conf. Without any, or without the file, it is 127.0.0.1, as in the C library.
 func Resolvers(path string) ([]netip.AddrPort, error) {
+	local := []netip.AddrPort{netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), dnsPort)}
 	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return local, nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read the host's name servers: %w", err)
 	}
@@ -35,7 +41,7 @@ func Resolvers(path string) ([]netip.AddrPort, error) {
 		return nil, fmt.Errorf("read the host's name servers from %s: %w", path, err)
 	}
 	if len(found) == 0 {
-		found = append(found, netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), dnsPort))
+		return local, nil
 	}
 	return found, nil
 }

@@ -32,7 +32,10 @@ func TestResolvers(t *testing.T) {
 			}
 		})
 	}
-	if _, err := Resolvers(filepath.Join(t.TempDir(), "absent")); err == nil {
-		t.Error("no error for an absent file")
+	if got, err := Resolvers(filepath.Join(t.TempDir(), "absent")); err != nil || got[0].String() != "127.0.0.1:53" {
+		t.Errorf("an absent file: %v, %v", got, err)
+	}
+	if _, err := Resolvers(t.TempDir()); err == nil {
+		t.Error("no error for a directory")
 	}
 }
