@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"net/http"
 	"slices"
 
 	"github.com/opencontainers/go-digest"
@@ -76,9 +77,18 @@ func (l localDelivery) Deliver(ctx context.Context, d promote.Delivery, out io.W
 
 // prepareAll brings what the containers run on to where the supervisor finds it.
 // The builder's store, which unpacks what was never run here, is opened only
-// where something is missing.
+// where something is missing; where a server serves the root, it has it open.
 func (l localDelivery) prepareAll(ctx context.Context, spec supervise.Spec) (err error) {
-	var s *stack
+	if l.held == nil {
+		c, err := serverFlags{}.client(l.globals)
+		if err != nil {
+			return err
+		}
+		if c != nil {
+			return c.ask(ctx, http.MethodPost, "/api/v1/deliveries/prepare", spec.Grounds(), &struct{}{})
+		}
+	}
+	s := l.held
 	open := func() (*stack, error) {
 		if s == nil {
 			s, err = l.open(ctx, openOptions{command: "slipway promote", volumes: true})
@@ -86,7 +96,7 @@ func (l localDelivery) prepareAll(ctx context.Context, spec supervise.Spec) (err
 		return s, err
 	}
 	defer func() {
-		if s != nil {
+		if s != l.held {
 			err = errors.Join(err, s.close())
 		}
 	}()

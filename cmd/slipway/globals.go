@@ -33,6 +33,8 @@ type globals struct {
 	registries map[string]registrySettings // from the config file only
 	log        zerolog.Logger
 	color      bool
+
+	held *stack // of the server that this process is, whose root nobody else can open; else nil
 }
 
 // registrySettings say how a registry is spoken to.

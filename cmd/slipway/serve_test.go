@@ -51,6 +51,7 @@ type servedOptions struct {
 	forge    bool   // fetch from a forge over HTTP
 	disk     int64  // bytes of the file system that the root is
 	registry string // where the environment's images go; empty: the root's own
+	deliver  string // lines of the environment's file; with them the image runs on until it is stopped
 }
 
 func (o servedOptions) serve(t *testing.T) *served {
@@ -84,13 +85,17 @@ func (o servedOptions) serve(t *testing.T) *served {
 	v.git(t, "remote", "add", "origin", v.origin)
 	v.git(t, "remote", "set-url", "--push", "origin", v.bare)
 	v.write(t, ".ci.yml", "version: 1\nimages: {web: {build: ., tests: {unit: {command: \"cat /a.txt\"}}}}\nenvironments: [environments/test.yml]\n")
-	v.write(t, "Dockerfile", "FROM example.com/base:1\nCOPY a.txt /a.txt\n")
+	dockerfile := "FROM example.com/base:1\nCOPY a.txt /a.txt\n"
+	if o.deliver != "" {
+		dockerfile += "CMD [\"sleep\", \"100000\"]\n"
+	}
+	v.write(t, "Dockerfile", dockerfile)
 	image := "web: {}"
 	if o.registry != "" {
 		image = "web: {repository: " + o.registry + "/example/web}"
 		v.env = append(v.env, "SLIPWAY_INSECURE=true")
 	}
-	v.write(t, "environments/test.yml", "version: 1\nname: test\nimages: {"+image+"}\ngates: {branch: main, signers: [slipway.pub], tests: [web/unit]}\nauto: {branch: main}\n")
+	v.write(t, "environments/test.yml", "version: 1\nname: test\nimages: {"+image+"}\ngates: {branch: main, signers: [slipway.pub], tests: [web/unit]}\nauto: {branch: main}\n"+o.deliver)
 	v.must(t, "keys", "generate")
 	v.write(t, "environments/slipway.pub", string(v.must(t, "keys", "export")))
 	v.commit(t, "first")

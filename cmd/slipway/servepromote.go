@@ -14,7 +14,9 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"slipway/internal/ledger"
+	"slipway/internal/registry"
 	"slipway/internal/store"
+	"slipway/internal/supervise"
 	"slipway/pipeline"
 	"slipway/promote"
 )
@@ -65,6 +67,13 @@ func (v *serving) promoteRun(ctx context.Context, repo ledger.Repo, run ledger.R
 		return "no environment takes it by itself", nil
 	}
 	return strings.Join(said, "; "), err
+}
+
+// prepare brings what somebody delivers to this machine to where its supervisor finds it.
+func (v *serving) prepare(ctx context.Context, spec supervise.Spec) error {
+	return v.withRepositories(v.flags.insecure, func(all *registry.Registries) error {
+		return localDelivery{v.globals, all}.prepareAll(ctx, spec)
+	})
 }
 
 // promoter lends what promotions of a person need who asks the server.

@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"slipway/internal/ledger"
+	"slipway/internal/supervise"
 	"slipway/promote"
 )
 
@@ -310,3 +311,22 @@ const (
 	newsType = "application/x-ndjson"
 	quiet    = 15 * time.Second // how long a stream says nothing at most
 )
+
+// prepare serves commands of this machine that promote by themselves: the root's
+// images are the server's to unpack while it holds the root.
+func (s *Server) prepare(w http.ResponseWriter, r *http.Request) {
+	var spec supervise.Spec
+	if !s.take(w, r, &spec) {
+		return
+	}
+	if err := http.NewResponseController(w).SetWriteDeadline(time.Time{}); err != nil { // large images take minutes
+		s.fail(w, err)
+		return
+	}
+	defer s.use(r.Context())()
+	if err := s.Prepare(r.Context(), spec); err != nil {
+		s.say(w, http.StatusInternalServerError, problem{err.Error()})
+		return
+	}
+	s.say(w, http.StatusOK, empty{})
+}

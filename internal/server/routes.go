@@ -129,6 +129,10 @@ func (s *Server) routes() []route {
 		{pattern: "GET /api/v1/schedules", role: ledger.Viewer, summary: "List the schedules, with when they are due", gives: content{of: scheduleList{}}, do: s.schedules},
 		{pattern: "GET /api/v1/audit", role: ledger.Admin, summary: "List what was done and refused, the newest first", gives: content{of: deedList{}}, do: s.audit},
 		{
+			pattern: "POST /api/v1/deliveries/prepare", role: ledger.Admin, summary: "Bring images and volumes to where containers of this machine can start on them",
+			takes: content{of: map[string]any{}}, limit: 4 << 20, gives: content{of: empty{}}, do: s.prepare,
+		},
+		{
 			pattern: "POST /api/v1/gc", role: ledger.Admin, summary: "Free space, once nothing runs; what is not said is as the server has it",
 			takes: content{of: Retention{}}, gives: content{of: Collected{}}, do: s.gc,
 		},

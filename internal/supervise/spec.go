@@ -29,6 +29,16 @@ type Spec struct {
 	Promotion  string      `json:"promotion,omitempty"` // ID of the promotion that delivered it
 }
 
+// Grounds is that of a spec which must be there before its containers can start:
+// images and volumes, without configuration and secrets.
+func (s Spec) Grounds() Spec {
+	out := Spec{Project: s.Project}
+	for _, c := range s.Containers {
+		out.Containers = append(out.Containers, Container{Name: c.Name, Repository: c.Repository, Digest: c.Digest, Mounts: c.Mounts})
+	}
+	return out
+}
+
 // Container is one of them. Its host name in the project is its name.
 type Container struct {
 	Name       string                     `json:"name"`
