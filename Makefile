@@ -91,6 +91,7 @@ soak: setup-soak binaries bin/buildkitd bin/oci-conformance bin/samples bin/cosi
 	examples/bases --fetch all
 	PATH="$(CURDIR)/bin:$$PATH" SLIPWAY_SOAK=1 GORACE=$(KNOWN) SLIPWAY_REQUIRE=$(REQUIRE),cosign,gitea go test -race -tags seccomp -timeout 6h -p 1 ./...
 	runner/testdata/vm/run
+	.ci/systemd/run
 	.ci/fuzz $(FUZZTIME)
 
 release: setup-build helpers ## one file that needs no other: bin/release/slipway, and clients for other systems
