@@ -67,3 +67,6 @@ func (g *globals) beginEnvironments(context.Context, environmentFlags, string) e
 func (g *globals) engineVersions(*cobra.Command) (buildkit, engine string) {
 	return "none", "none: it is a client"
 }
+
+// stack is what an opened root is made of; there is none.
+type stack struct{}

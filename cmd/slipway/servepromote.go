@@ -70,7 +70,11 @@ func (v *serving) promoteRun(ctx context.Context, repo ledger.Repo, run ledger.R
 }
 
 // prepare brings what somebody delivers to this machine to where its supervisor finds it.
-func (v *serving) prepare(ctx context.Context, spec supervise.Spec) error {
+func (v *serving) prepare(ctx context.Context, text json.RawMessage) error {
+	var spec supervise.Spec
+	if err := json.Unmarshal(text, &spec); err != nil {
+		return usageError{err}
+	}
 	return v.withRepositories(v.flags.insecure, func(all *registry.Registries) error {
 		return localDelivery{v.globals, all}.prepareAll(ctx, spec)
 	})

@@ -14,7 +14,6 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"slipway/internal/ledger"
-	"slipway/internal/supervise"
 	"slipway/promote"
 )
 
@@ -315,7 +314,7 @@ const (
 // prepare serves commands of this machine that promote by themselves: the root's
 // images are the server's to unpack while it holds the root.
 func (s *Server) prepare(w http.ResponseWriter, r *http.Request) {
-	var spec supervise.Spec
+	var spec json.RawMessage
 	if !s.take(w, r, &spec) {
 		return
 	}

@@ -18,7 +18,6 @@ import (
 
 	"slipway/internal/ledger"
 	"slipway/internal/server"
-	"slipway/internal/supervise"
 	"slipway/internal/upload"
 	"slipway/promote"
 )
@@ -117,7 +116,7 @@ func TestOpenAPI(t *testing.T) {
 	uploads := upload.Store{Dir: filepath.Join(w.dir, "uploads"), Limit: 1 << 20}
 	_, _, err := uploads.Put(strings.NewReader("hello"))
 	must(t, err)
-	w.serve(t, server.Options{Public: "https://ci.example.com", Uploads: uploads, Promoter: e.promoter, Prepare: func(context.Context, supervise.Spec) error { return nil }, Kept: func(context.Context) ([]server.Kept, error) { return nil, nil }, Collect: func(context.Context, server.Retention) (server.Collected, error) {
+	w.serve(t, server.Options{Public: "https://ci.example.com", Uploads: uploads, Promoter: e.promoter, Prepare: func(context.Context, json.RawMessage) error { return nil }, Kept: func(context.Context) ([]server.Kept, error) { return nil, nil }, Collect: func(context.Context, server.Retention) (server.Collected, error) {
 		return server.Collected{Runs: 1}, nil
 	}}, func(ctx context.Context, r ledger.Run, l *server.Log) (ledger.End, error) {
 		if !r.Trusted {

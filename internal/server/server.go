@@ -9,6 +9,7 @@ package server
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -23,7 +24,6 @@ import (
 
 	"slipway/internal/forge"
 	"slipway/internal/ledger"
-	"slipway/internal/supervise"
 	"slipway/internal/upload"
 	"slipway/promote"
 )
@@ -53,8 +53,9 @@ type Options struct {
 	Uploads      upload.Store
 	// Promoter lends what a promotion needs to do, with what it says going to out.
 	Promoter func(ctx context.Context, person string, out io.Writer, do func(*promote.Promoter) error) error
-	// Prepare brings what is to run on the server's machine, for who promotes there, to where it can start.
-	Prepare func(ctx context.Context, spec supervise.Spec) error
+	// Prepare brings what is to run on the server's machine, for who promotes there, to
+	// where it can start. What spec says is between the command and cmd.
+	Prepare func(ctx context.Context, spec json.RawMessage) error
 	// Kept lists the failed tests that stay. Shell joins a console to one, until the
 	// command ends or ctx does: then the person is gone. Thaw removes one. Tidy gives back now and then what they held that are gone.
 	Kept  func(ctx context.Context) ([]Kept, error)
