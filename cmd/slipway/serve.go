@@ -91,6 +91,7 @@ type serveFlags struct {
 	environmentFlags
 	retentionFlags
 	address, public, cert, tlsKey string
+	internet                      string // whose tests may reach it
 	plainHTTP, check              bool
 	runs, parallel                int
 	uploadLimit                   int64 // MiB
@@ -130,6 +131,7 @@ func serveCommand(g *globals) *cobra.Command {
 	fs.Int64Var(&f.uploadLimit, "upload-limit", 1024, "MiB that one slipway run pipeline --server may upload")
 	fs.Float64Var(&f.limits.Strangers, "stranger-rate", 10, "so many requests a second are taken of one address that shows no token and no good signature, ten seconds' worth at once; 0: any number")
 	fs.Float64Var(&f.limits.Webhooks, "webhook-rate", 2000, "so many good webhooks a second of one repository, ten seconds' worth at once; 0: any number")
+	fs.StringVar(&f.internet, "internet", internetAll, "whose tests may ask for 'network: internet': all, trusted (no forks, no uploads) or none; build steps reach out in any case")
 	fs.StringSliceVar(&f.proxies, "trusted-proxies", nil, "addresses or networks (10.0.0.0/8) of proxies whose X-Forwarded-For says who asks")
 	fs.DurationVar(&f.drain, "drain", 30*time.Second, "when it is stopped: how long runs may go on, before they wait for the next start")
 	fs.DurationVar(&f.look, "reconcile-every", 5*time.Minute, "how often to look for pushes whose webhook was lost; 0: never")
@@ -163,6 +165,9 @@ func (f *serveFlags) settle() (_ *tls.Config, err error) {
 	}
 	if f.limits.Strangers < 0 || f.limits.Webhooks < 0 {
 		return nil, usagef("--stranger-rate and --webhook-rate take nothing below 0")
+	}
+	if f.internet != internetAll && f.internet != internetTrusted && f.internet != internetNone {
+		return nil, usagef("--internet %s: use all, trusted or none", f.internet)
 	}
 	for _, p := range f.proxies {
 		prefix, err := netip.ParsePrefix(p)

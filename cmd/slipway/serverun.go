@@ -62,6 +62,9 @@ func (v *serving) run(ctx context.Context, repo ledger.Repo, run ledger.Run, log
 		return end, err
 	}
 	plan, err := planOf(c, secrets, run.Asked.Only)
+	if err == nil {
+		err = v.flags.mayReach(plan, run.Trusted)
+	}
 	if err != nil { // the user's: nothing was run
 		return ledger.End{State: ledger.Failed, Reason: err.Error()}, nil
 	}
@@ -101,6 +104,27 @@ func endWithout(err error) (ledger.End, error) {
 		return ledger.End{State: ledger.Canceled, Reason: err.Error()}, nil
 	}
 	return ledger.End{}, err
+}
+
+// Whose tests may reach the internet.
+const (
+	internetAll     = "all"
+	internetTrusted = "trusted"
+	internetNone    = "none"
+)
+
+// mayReach refuses tests that ask for more of the network than the server gives.
+func (f serveFlags) mayReach(plan pipeline.Plan, trusted bool) error {
+	if f.internet == internetAll || f.internet == internetTrusted && trusted {
+		return nil
+	}
+	for _, task := range plan.Tasks {
+		if task.Test != nil && task.Test.Network == pipeline.NetworkInternet && task.Skip == "" {
+			return fmt.Errorf("%s asks for `network: internet`, which this server gives to %s tests (`slipway serve --internet`); use `services`, and bring what it needs into the image", task.ID,
+				map[string]string{internetTrusted: "trusted pushes'", internetNone: "no"}[f.internet])
+		}
+	}
+	return nil
 }
 
 // planOf reads and checks the pipeline of a commit. The secrets are those that
