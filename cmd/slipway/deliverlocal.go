@@ -85,7 +85,7 @@ func (l localDelivery) prepareAll(ctx context.Context, spec supervise.Spec) (err
 			return err
 		}
 		if c != nil {
-			return c.ask(ctx, http.MethodPost, "/api/v1/deliveries/prepare", spec.Grounds(), &struct{}{})
+			return c.ask(ctx, http.MethodPost, "/local/prepare", spec.Grounds(), &struct{}{})
 		}
 	}
 	s := l.held

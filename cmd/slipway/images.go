@@ -6,12 +6,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/containerd/platforms"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
 
@@ -114,65 +117,100 @@ func (g *globals) showImage(ctx context.Context, s *stack, args []string) error 
 }
 
 func importCommand(g *globals) *cobra.Command {
-	var name, image, platform string
-	var config registry.Config
+	var q importing
 	cmd := &cobra.Command{
 		Use:   "import FILE --name REF",
 		Short: "Take a rootfs tar, an OCI layout or a docker-save archive, so that `FROM REF` works without a network",
 		Args:  cobra.ExactArgs(1),
 	}
 	fs := cmd.Flags()
-	fs.StringVar(&name, "name", "", "the reference that Dockerfiles name, e.g. debian:12 (required)")
-	fs.StringVar(&image, "image", "", "which image of a file that holds several: reference, tag or digest")
-	fs.StringVar(&platform, "platform", "", "pick or set the platform, e.g. linux/arm64")
-	fs.StringArrayVar(&config.Env, "env", nil, "for a rootfs tar: NAME=VALUE (repeatable)")
-	fs.StringArrayVar(&config.Cmd, "cmd", nil, "for a rootfs tar: an argument of the default command (repeatable)")
-	fs.StringArrayVar(&config.Entrypoint, "entrypoint", nil, "for a rootfs tar: an argument of the entrypoint (repeatable)")
-	fs.StringVar(&config.WorkingDir, "workdir", "", "for a rootfs tar: the working directory")
-	fs.StringVar(&config.User, "user", "", "for a rootfs tar: the user")
+	fs.StringVar(&q.Name, "name", "", "the reference that Dockerfiles name, e.g. debian:12 (required)")
+	fs.StringVar(&q.Image, "image", "", "which image of a file that holds several: reference, tag or digest")
+	fs.StringVar(&q.Platform, "platform", "", "pick or set the platform, e.g. linux/arm64")
+	fs.StringArrayVar(&q.Config.Env, "env", nil, "for a rootfs tar: NAME=VALUE (repeatable)")
+	fs.StringArrayVar(&q.Config.Cmd, "cmd", nil, "for a rootfs tar: an argument of the default command (repeatable)")
+	fs.StringArrayVar(&q.Config.Entrypoint, "entrypoint", nil, "for a rootfs tar: an argument of the entrypoint (repeatable)")
+	fs.StringVar(&q.Config.WorkingDir, "workdir", "", "for a rootfs tar: the working directory")
+	fs.StringVar(&q.Config.User, "user", "", "for a rootfs tar: the user")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if name == "" {
+		if q.Name == "" {
 			return usagef("images import needs --name REF: the name that Dockerfiles use after FROM")
 		}
-		return g.withBuilder("slipway images import", func(ctx context.Context, s *stack, args []string) error {
-			return g.importImage(ctx, s, args[0], name, image, platform, config)
+		var err error
+		if q.File, err = filepath.Abs(args[0]); err != nil {
+			return usageError{err}
+		}
+		c, err := serverFlags{}.client(g)
+		if err != nil {
+			return err
+		}
+		if c != nil { // it holds the root
+			var done imported
+			if err := c.ask(cmd.Context(), http.MethodPost, "/local/import", q, &done); err != nil {
+				return err
+			}
+			return g.tellImported(done)
+		}
+		return g.withBuilder("slipway images import", func(ctx context.Context, s *stack, _ []string) error {
+			done, err := g.importImage(ctx, s, q)
+			if err != nil {
+				return err
+			}
+			return g.tellImported(done)
 		})(cmd, args)
 	}
 	return cmd
 }
 
-func (g *globals) importImage(ctx context.Context, s *stack, file, name, image, platform string, config registry.Config) error {
-	want, err := parsePlatform(platform)
-	if err != nil {
-		return err
+// importing is what is to be imported, and how.
+type importing struct {
+	File     string // absolute
+	Name     string
+	Image    string
+	Platform string
+	Config   registry.Config
+}
+
+// imported is what came of it.
+type imported struct {
+	Name   string        `json:"name"`
+	Kind   registry.Kind `json:"kind"`
+	Digest digest.Digest `json:"digest"`
+}
+
+func (g *globals) tellImported(i imported) error {
+	if g.json {
+		return printJSON(os.Stdout, i)
 	}
-	normal, err := normalName(name)
+	fmt.Printf("imported %s as %s@%s\n", i.Kind, i.Name, i.Digest)
+	return nil
+}
+
+func (g *globals) importImage(ctx context.Context, s *stack, q importing) (done imported, err error) {
+	want, err := parsePlatform(q.Platform)
 	if err != nil {
-		return usageError{err}
+		return done, err
+	}
+	if done.Name, err = normalName(q.Name); err != nil {
+		return done, usageError{err}
 	}
 	temp := tempDir(g.root)
 	if err := os.MkdirAll(temp, 0o700); err != nil {
-		return fmt.Errorf("make a directory for the import: %w", err)
+		return done, fmt.Errorf("make a directory for the import: %w", err)
 	}
-	if image == "" {
-		image = name
+	if q.Image == "" {
+		q.Image = q.Name
 	}
-	archive, err := registry.OpenFile(ctx, file, registry.OpenOptions{TempDir: temp, Image: image, Platform: want, Config: config})
+	archive, err := registry.OpenFile(ctx, q.File, registry.OpenOptions{TempDir: temp, Image: q.Image, Platform: want, Config: q.Config})
 	if err != nil {
-		return usageError{err}
+		return done, usageError{err}
 	}
-	got, err := s.builder.Ingest(ctx, normal, archive.Target, archive.Blobs)
+	got, err := s.builder.Ingest(ctx, done.Name, archive.Target, archive.Blobs)
 	if err = errors.Join(err, archive.Close()); err != nil {
-		return err
+		return done, err
 	}
-	if err := s.recordBase(ctx, normal, got); err != nil {
-		return err
-	}
-	if g.json {
-		return printJSON(os.Stdout, map[string]string{"name": normal, "kind": string(archive.Kind), "digest": got.Descriptor.Digest.String()})
-	}
-	fmt.Printf("imported %s as %s@%s\n", archive.Kind, normal, got.Descriptor.Digest)
-	return nil
+	done.Kind, done.Digest = archive.Kind, got.Descriptor.Digest
+	return done, s.recordBase(ctx, done.Name, got)
 }
 
 func exportCommand(g *globals) *cobra.Command {

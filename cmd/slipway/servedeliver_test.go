@@ -2,7 +2,9 @@ package main
 
 import (
 	"encoding/json"
+	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -44,6 +46,16 @@ func TestServeDeliversToItsMachine(t *testing.T) {
 	}
 	v.must(t, "promote", "web@"+two, "--to", "test", "--yes")
 	runs(two)
+
+	// An image is imported for the next push, and a wrong one refused with its reason.
+	tar := filepath.Join(filepath.Dir(v.root), "busybox.tar")
+	if out := string(v.must(t, "images", "import", tar, "--name", "example.com/other:1")); !strings.HasPrefix(out, "imported root file system as example.com/other:1@sha256:") {
+		t.Error(out)
+	}
+	if out, err := v.slipway("images", "import", v.log, "--name", "example.com/other:2").CombinedOutput(); err == nil || !strings.Contains(string(out), v.log) {
+		t.Errorf("%v: %s", err, out)
+	}
+	v.onlyHere(t)
 	if code := v.stop(t, syscall.SIGTERM); code != exitDone {
 		t.Errorf("stopped with %d\n%s", code, v.said())
 	}
@@ -58,4 +70,26 @@ func (v *served) delivered(t *testing.T, commit string) ledger.Run {
 		t.Fatalf("%s: %s\n%s", r.State, r.Promotion.Detail, v.said())
 	}
 	return r
+}
+
+// onlyHere: what is for the root's socket is not on the network, whoever asks.
+func (v *served) onlyHere(t *testing.T) {
+	t.Helper()
+	token := strings.TrimSpace(string(v.must(t, "tokens", "add", "boss", "--role", "admin")))
+	for _, path := range []string{"/local/import", "/local/prepare"} {
+		req, err := http.NewRequest(http.MethodPost, "http://"+v.address+path, strings.NewReader("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+token)
+		req.Header.Set("Content-Type", "application/json")
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusNotFound {
+			t.Errorf("%s: %s", path, resp.Status)
+		}
+	}
 }

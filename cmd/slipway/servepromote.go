@@ -80,6 +80,15 @@ func (v *serving) prepare(ctx context.Context, text json.RawMessage) error {
 	})
 }
 
+// importImage imports for a command of this machine.
+func (v *serving) importImage(ctx context.Context, text json.RawMessage) (any, error) {
+	var q importing
+	if err := json.Unmarshal(text, &q); err != nil {
+		return nil, usageError{err}
+	}
+	return v.globals.importImage(ctx, v.stack, q)
+}
+
 // promoter lends what promotions of a person need who asks the server.
 func (v *serving) promoter(ctx context.Context, person string, out io.Writer, do func(*promote.Promoter) error) error {
 	f := v.flags.environmentFlags

@@ -311,21 +311,24 @@ const (
 	quiet    = 15 * time.Second // how long a stream says nothing at most
 )
 
-// prepare serves commands of this machine that promote by themselves: the root's
-// images are the server's to unpack while it holds the root.
-func (s *Server) prepare(w http.ResponseWriter, r *http.Request) {
-	var spec json.RawMessage
-	if !s.take(w, r, &spec) {
-		return
+// onThisMachine serves commands of this machine, which has the root only through
+// the server while it serves.
+func (s *Server) onThisMachine(do func(context.Context, json.RawMessage) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var q json.RawMessage
+		if !s.take(w, r, &q) {
+			return
+		}
+		if err := http.NewResponseController(w).SetWriteDeadline(time.Time{}); err != nil { // large images take minutes
+			s.fail(w, err)
+			return
+		}
+		defer s.use(r.Context())()
+		answer, err := do(r.Context(), q)
+		if err != nil {
+			s.say(w, http.StatusUnprocessableEntity, problem{err.Error()})
+			return
+		}
+		s.say(w, http.StatusOK, answer)
 	}
-	if err := http.NewResponseController(w).SetWriteDeadline(time.Time{}); err != nil { // large images take minutes
-		s.fail(w, err)
-		return
-	}
-	defer s.use(r.Context())()
-	if err := s.Prepare(r.Context(), spec); err != nil {
-		s.say(w, http.StatusInternalServerError, problem{err.Error()})
-		return
-	}
-	s.say(w, http.StatusOK, empty{})
 }

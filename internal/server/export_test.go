@@ -29,7 +29,7 @@ func (s *Server) Buckets(from, to int, now time.Time) int {
 
 // Patterns are those of all routes.
 func (s *Server) Patterns() (all []string) {
-	for _, r := range s.routes() {
+	for _, r := range s.api() {
 		all = append(all, r.pattern)
 	}
 	return all

@@ -14,7 +14,7 @@ import (
 
 // openapi gives the document of all routes: https://spec.openapis.org/oas/v3.1.1.
 func (s *Server) openapi(w http.ResponseWriter, _ *http.Request) {
-	s.say(w, http.StatusOK, document(s.routes()))
+	s.say(w, http.StatusOK, document(s.api()))
 }
 
 // object is one of JSON.

@@ -53,7 +53,6 @@ var asked = map[string]question{
 	"post /api/v1/runs/{id}/allow":            {path: "/api/v1/runs/{held}/allow", body: `{"commit": "` + hash(9) + `"}`},
 	"post /api/v1/runs/{id}/cancel":           {path: "/api/v1/runs/{held}/cancel", body: "{}"},
 	"post /api/v1/runs/{id}/rerun":            {path: "/api/v1/runs/{id}/rerun", body: `{"from_failed": true}`},
-	"post /api/v1/deliveries/prepare":         {path: "/api/v1/deliveries/prepare", body: `{"project": "test", "containers": []}`},
 	"post /api/v1/gc":                         {path: "/api/v1/gc", body: `{"keep_runs": 3}`},
 }
 
@@ -116,7 +115,7 @@ func TestOpenAPI(t *testing.T) {
 	uploads := upload.Store{Dir: filepath.Join(w.dir, "uploads"), Limit: 1 << 20}
 	_, _, err := uploads.Put(strings.NewReader("hello"))
 	must(t, err)
-	w.serve(t, server.Options{Public: "https://ci.example.com", Uploads: uploads, Promoter: e.promoter, Prepare: func(context.Context, json.RawMessage) error { return nil }, Kept: func(context.Context) ([]server.Kept, error) { return nil, nil }, Collect: func(context.Context, server.Retention) (server.Collected, error) {
+	w.serve(t, server.Options{Public: "https://ci.example.com", Uploads: uploads, Promoter: e.promoter, Kept: func(context.Context) ([]server.Kept, error) { return nil, nil }, Collect: func(context.Context, server.Retention) (server.Collected, error) {
 		return server.Collected{Runs: 1}, nil
 	}}, func(ctx context.Context, r ledger.Run, l *server.Log) (ledger.End, error) {
 		if !r.Trusted {

@@ -2,7 +2,9 @@ package server
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -22,7 +24,8 @@ type route struct {
 	takes   content     // of a POST
 	limit   int64       // bytes of that; 0: small
 	gives   content
-	code    int // of success; 0: 200
+	code    int  // of success; 0: 200
+	local   bool // for commands of the same slipway on the same machine alone: over the socket, and no part of the API
 	do      http.HandlerFunc
 }
 
@@ -129,8 +132,12 @@ func (s *Server) routes() []route {
 		{pattern: "GET /api/v1/schedules", role: ledger.Viewer, summary: "List the schedules, with when they are due", gives: content{of: scheduleList{}}, do: s.schedules},
 		{pattern: "GET /api/v1/audit", role: ledger.Admin, summary: "List what was done and refused, the newest first", gives: content{of: deedList{}}, do: s.audit},
 		{
-			pattern: "POST /api/v1/deliveries/prepare", role: ledger.Admin, summary: "Bring images and volumes to where containers of this machine can start on them",
-			takes: content{of: map[string]any{}}, limit: 4 << 20, gives: content{of: empty{}}, do: s.prepare,
+			pattern: "POST /local/prepare", role: ledger.Admin, summary: "Bring images and volumes to where containers of this machine can start on them",
+			limit: 4 << 20, local: true, do: s.onThisMachine(func(ctx context.Context, q json.RawMessage) (any, error) { return empty{}, s.Prepare(ctx, q) }),
+		},
+		{
+			pattern: "POST /local/import", role: ledger.Admin, summary: "Import the image in a file of this machine",
+			local: true, do: s.onThisMachine(s.Import),
 		},
 		{
 			pattern: "POST /api/v1/gc", role: ledger.Admin, summary: "Free space, once nothing runs; what is not said is as the server has it",
@@ -162,18 +169,23 @@ func (s *Server) routes() []route {
 
 // Handler answers on the network. Webhooks are let in by their signature, health
 // by anyone, and all else by a token.
-func (s *Server) Handler() http.Handler { return s.limited(s.mux(s.byToken)) }
+func (s *Server) Handler() http.Handler { return s.limited(s.mux(s.byToken, s.api())) }
 
 // LocalHandler answers on the root's socket: who may open that has the root.
 func (s *Server) LocalHandler(actor func(context.Context) string) http.Handler {
 	return s.mux(func(r *http.Request) (identity, error) {
 		return identity{actor(r.Context()), ledger.Admin}, nil
-	})
+	}, s.routes())
 }
 
-func (s *Server) mux(who authenticator) http.Handler {
+// api are the routes that are not for this machine alone.
+func (s *Server) api() []route {
+	return slices.DeleteFunc(s.routes(), func(r route) bool { return r.local })
+}
+
+func (s *Server) mux(who authenticator, routes []route) http.Handler {
 	mux := http.NewServeMux()
-	for _, r := range s.routes() {
+	for _, r := range routes {
 		do := r.do
 		if r.role != "" {
 			do = s.guard(who, r.role, do)
