@@ -74,6 +74,7 @@ func TestClientOfServer(t *testing.T) {
 	v := newServed(t)
 	v.env = append(v.env, "SLIPWAY_KEEP_FAILED=10m")
 	v.start(t)
+	t.Cleanup(func() { thawAll(t, filepath.Join(v.root, "runner")); v.settled(t) })
 	commit := v.git(t, "rev-parse", "HEAD")
 	v.push(t, "d1", zeros, commit)
 	pushed := v.until(t, commit, "promoted", promoted)
