@@ -40,7 +40,7 @@ func ListFrozen(ctx context.Context, root string) ([]Frozen, error) {
 	for _, s := range sockets {
 		dir := filepath.Dir(s)
 		conn, answer, err := ask(ctx, dir, wire.Asked{Op: wire.AskList})
-		if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.ENOENT) {
+		if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.ENOENT) || errors.Is(err, ErrNotFrozen) {
 			continue // its helper is dead, or has just ended
 		}
 		if err != nil {
@@ -132,12 +132,13 @@ func ask(ctx context.Context, dir string, q wire.Asked, pass ...int) (_ *net.Uni
 	if len(pass) > 0 {
 		oob = unix.UnixRights(pass...)
 	}
-	if _, _, err := conn.WriteMsgUnix(data, oob, nil); err != nil {
-		return nil, a, err
+	_, _, err = conn.WriteMsgUnix(data, oob, nil)
+	buf, n := make([]byte, wire.MaxMessage), 0
+	if err == nil {
+		n, err = conn.Read(buf)
 	}
-	buf := make([]byte, wire.MaxMessage)
-	n, err := conn.Read(buf)
-	if errors.Is(err, io.EOF) || err == nil && n == 0 {
+	// A helper that ends while it is asked has nothing any more.
+	if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE) || err == nil && n == 0 {
 		return nil, a, ErrNotFrozen
 	}
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -490,5 +491,33 @@ func TestFreezeNothing(t *testing.T) {
 	}
 	if err := s.Freeze(context.Background(), "r/t", time.Hour); err == nil || !strings.Contains(err.Error(), "nothing is left") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// A helper that ends while it is asked what it keeps keeps nothing: who looks
+// while another process is being cleaned up sees no error.
+func TestHelperEndsWhileItIsAsked(t *testing.T) {
+	root := t.TempDir()
+	dir := filepath.Join(root, "session")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("unixpacket", filepath.Join(dir, "control"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			time.Sleep(10 * time.Millisecond)
+			_ = c.Close()
+		}
+	}()
+	if all, err := runner.ListFrozen(t.Context(), root); err != nil || len(all) != 0 {
+		t.Errorf("%v, %v", all, err)
 	}
 }
