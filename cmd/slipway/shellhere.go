@@ -10,12 +10,12 @@ import (
 	"os"
 	"os/signal"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
+	"slipway/internal/server"
 	"slipway/runner"
 )
 
@@ -41,16 +41,11 @@ func (g *globals) listKept(ctx context.Context) error {
 		fmt.Println("no failed test is kept; `slipway run pipeline --keep-failed` keeps them")
 		return nil
 	}
-	t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "TEST\tSTAYS\tSERVICES")
-	for _, f := range all {
-		stays := short(time.Until(f.Until))
-		if f.Users > 0 {
-			stays = "in use"
-		}
-		fmt.Fprintf(t, "%s\t%s\t%s\n", f.Name, stays, strings.Join(f.Services, ", "))
+	list := make([]server.Kept, len(all))
+	for i, f := range all {
+		list[i] = server.Kept{Test: f.Name, Until: f.Until, InUse: f.Users, Services: f.Services}
 	}
-	return t.Flush()
+	return showKept(list)
 }
 
 func (g *globals) removeKept(ctx context.Context, arg string) error {
@@ -163,13 +158,7 @@ func followSize(in int, t *runner.Terminal) (stop func()) {
 	}
 }
 
-func sizeOf(fd int) runner.Size {
-	cols, rows, err := term.GetSize(fd)
-	if err != nil {
-		return runner.Size{Rows: 24, Cols: 80}
-	}
-	return runner.Size{Rows: rows, Cols: cols}
-}
+func sizeOf(fd int) runner.Size { return runner.Size(sizeThere(fd)) }
 
 // rerunFrozen runs the command of a kept test once more where it ran.
 func (g *globals) rerunFrozen(ctx context.Context, arg string) error {

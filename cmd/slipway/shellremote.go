@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path"
 	"strings"
 	"sync"
 	"text/tabwriter"
@@ -64,14 +65,19 @@ func (c *client) listKept(ctx context.Context, g *globals) error {
 		fmt.Println("no failed test is kept; `slipway serve --keep-failed 1h` keeps them")
 		return nil
 	}
+	return showKept(list.Kept)
+}
+
+// showKept prints kept tests, of a server or of a root.
+func showKept(list []server.Kept) error {
 	t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "TEST\tSTAYS\tSERVICES")
-	for _, k := range list.Kept {
+	for _, k := range list {
 		stays := short(time.Until(k.Until))
 		if k.InUse > 0 {
 			stays = "in use"
 		}
-		fmt.Fprintf(t, "%s/%s\t%s\t%s\n", k.Run, k.Test, stays, strings.Join(k.Services, ", "))
+		fmt.Fprintf(t, "%s\t%s\t%s\n", path.Join(k.Run, k.Test), stays, strings.Join(k.Services, ", "))
 	}
 	return t.Flush()
 }

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -134,7 +135,7 @@ func (l *Ledger) TakeNotices(ctx context.Context, now time.Time, limit int) (out
 		}
 		return nil
 	})
-	slices.SortFunc(out, func(a, b Notice) int { return int(a.Seq - b.Seq) })
+	slices.SortFunc(out, func(a, b Notice) int { return cmp.Compare(a.Seq, b.Seq) })
 	return out, err
 }
 

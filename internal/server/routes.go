@@ -15,7 +15,7 @@ import (
 )
 
 // route is one thing that the server answers. The mux and the OpenAPI document are
-// made of one list of them: what is in the one is in the other.
+// made of one list of them, api: what is in the one is in the other.
 type route struct {
 	pattern string      // of http.ServeMux
 	role    ledger.Role // that it takes; empty: anybody may ask
@@ -24,8 +24,7 @@ type route struct {
 	takes   content     // of a POST
 	limit   int64       // bytes of that; 0: small
 	gives   content
-	code    int  // of success; 0: 200
-	local   bool // for commands of the same slipway on the same machine alone: over the socket, and no part of the API
+	code    int // of success; 0: 200
 	do      http.HandlerFunc
 }
 
@@ -41,7 +40,13 @@ type content struct {
 // small is how many bytes of a body are read where a route says nothing else.
 const small = 64 << 10
 
-func (s *Server) routes() []route {
+// api is all that is answered on the network.
+func (s *Server) api() []route {
+	return slices.Concat(s.aboutItself(), s.aboutRuns(), s.aboutEnvironments(), s.aboutRoot())
+}
+
+// aboutItself: whether it lives, what it measures, its pages, and the door for webhooks.
+func (s *Server) aboutItself() []route {
 	page := content{media: []string{"text/html"}}
 	return []route{
 		{
@@ -67,6 +72,12 @@ func (s *Server) routes() []route {
 			pattern: "GET /api/v1/openapi.json", role: ledger.Viewer, summary: "Describe all that the server answers, as OpenAPI 3.1",
 			gives: content{of: map[string]any{}}, do: s.openapi,
 		},
+	}
+}
+
+// aboutRuns: what ran and runs, and what is to be done with it.
+func (s *Server) aboutRuns() []route {
+	return []route{
 		{
 			pattern: "GET /api/v1/runs", role: ledger.Viewer, summary: "List runs, the newest first",
 			query: []parameter{{"repo", "only those of this repository"}, {"state", "only those in this state"}, {"ref", "only those of this ref"}, {"limit", "at most so many, up to 1000"}, {"before", "only those older than this run"}},
@@ -78,6 +89,53 @@ func (s *Server) routes() []route {
 			query: []parameter{{"after", "ATTEMPT-LINE: only what comes behind it, as with Last-Event-ID"}},
 			gives: content{of: Line{}, media: []string{"application/x-ndjson", "text/event-stream"}}, do: s.logs,
 		},
+		{
+			pattern: "POST /api/v1/runs/{id}/thaw", role: ledger.Developer, summary: "Remove what is kept of a run's failed tests",
+			takes: content{of: thawed{}}, gives: content{of: ledger.Run{}}, do: act(s, "thaw", s.thaw),
+		},
+		{pattern: "GET /api/v1/kept", role: ledger.Viewer, summary: "List the failed tests whose sandboxes stay", gives: content{of: KeptList{}}, do: s.listKept},
+		{
+			pattern: "GET /api/v1/runs/{id}/shell", role: ledger.Developer, code: http.StatusSwitchingProtocols,
+			summary: "Open a WebSocket to a terminal in a kept test; with secrets in it, it takes a sysadmin",
+			query:   []parameter{{"test", "IMAGE/TEST; without it the only one that is kept of the run"}}, do: s.shell,
+		},
+		{
+			pattern: "POST /api/v1/uploads", role: ledger.Developer, summary: "Take the files of a run: a tar archive, compressed by zstd",
+			query: []parameter{{"bytes", "how many they are unpacked; too many are refused before they are sent"}},
+			takes: content{media: []string{"application/zstd"}}, limit: s.Uploads.Limit + 1,
+			gives: content{of: Uploaded{}}, code: http.StatusCreated, do: s.takeUpload,
+		},
+		{
+			pattern: "POST /api/v1/runs", role: ledger.Developer, summary: "Run an upload: unsigned, without the secrets of repositories",
+			takes: content{of: Begin{}}, limit: maxBegin, gives: content{of: ledger.Run{}}, code: http.StatusAccepted, do: s.beginRun,
+		},
+		{
+			pattern: "POST /api/v1/runs/{id}/cancel", role: ledger.Developer, summary: "End a run",
+			takes: content{of: empty{}}, gives: content{of: ledger.Run{}},
+			do: act(s, "cancel", func(ctx context.Context, r ledger.Run, by identity, _ empty) error {
+				return s.Ledger.Cancel(ctx, r.ID, "canceled by "+by.actor)
+			}),
+		},
+		{
+			pattern: "POST /api/v1/runs/{id}/rerun", role: ledger.Developer, summary: "Try a run again",
+			takes: content{of: rerun{}}, gives: content{of: ledger.Run{}},
+			do: act(s, "rerun", func(ctx context.Context, r ledger.Run, _ identity, q rerun) error {
+				return s.Ledger.Rerun(ctx, r.ID, ledger.Again{FromFailed: q.FromFailed, SamePlan: q.SamePlan})
+			}),
+		},
+		{
+			pattern: "POST /api/v1/runs/{id}/allow", role: ledger.Sysadmin, summary: "Let a commit of a fork run",
+			takes: content{of: looked{}}, gives: content{of: ledger.Run{}},
+			do: act(s, "allow", func(ctx context.Context, r ledger.Run, by identity, q looked) error {
+				return s.Ledger.Allow(ctx, r.ID, q.Commit, by.actor)
+			}),
+		},
+	}
+}
+
+// aboutEnvironments: what runs where, and what brings it there.
+func (s *Server) aboutEnvironments() []route {
+	return []route{
 		{
 			pattern: "GET /api/v1/environments", role: ledger.Viewer, summary: "Say what runs where, since when and by whom",
 			query: []parameter{{"name", "only this environment; may stand there several times"}},
@@ -108,61 +166,32 @@ func (s *Server) routes() []route {
 			pattern: "POST /api/v1/approvals", role: ledger.Developer, summary: "Attach what a person has signed with his own key",
 			takes: content{of: Approved{}}, limit: maxApproved, gives: content{of: Attached{}}, do: wished(s, s.attached),
 		},
-		{
-			pattern: "POST /api/v1/runs/{id}/thaw", role: ledger.Developer, summary: "Remove what is kept of a run's failed tests",
-			takes: content{of: thawed{}}, gives: content{of: ledger.Run{}}, do: act(s, "thaw", s.thaw),
-		},
-		{pattern: "GET /api/v1/kept", role: ledger.Viewer, summary: "List the failed tests whose sandboxes stay", gives: content{of: KeptList{}}, do: s.listKept},
-		{
-			pattern: "GET /api/v1/runs/{id}/shell", role: ledger.Developer, code: http.StatusSwitchingProtocols,
-			summary: "Open a WebSocket to a terminal in a kept test; with secrets in it, it takes a sysadmin",
-			query:   []parameter{{"test", "IMAGE/TEST; without it the only one that is kept of the run"}}, do: s.shell,
-		},
-		{
-			pattern: "POST /api/v1/uploads", role: ledger.Developer, summary: "Take the files of a run: a tar archive, compressed by zstd",
-			query: []parameter{{"bytes", "how many they are unpacked; too many are refused before they are sent"}},
-			takes: content{media: []string{"application/zstd"}}, limit: s.Uploads.Limit + 1,
-			gives: content{of: Uploaded{}}, code: http.StatusCreated, do: s.takeUpload,
-		},
-		{
-			pattern: "POST /api/v1/runs", role: ledger.Developer, summary: "Run an upload: unsigned, without the secrets of repositories",
-			takes: content{of: Begin{}}, limit: maxBegin, gives: content{of: ledger.Run{}}, code: http.StatusAccepted, do: s.beginRun,
-		},
+	}
+}
+
+// aboutRoot: what is registered and written down, and the room that it takes.
+func (s *Server) aboutRoot() []route {
+	return []route{
 		{pattern: "GET /api/v1/repos", role: ledger.Viewer, summary: "List the repositories", gives: content{of: repoList{}}, do: s.repos},
 		{pattern: "GET /api/v1/schedules", role: ledger.Viewer, summary: "List the schedules, with when they are due", gives: content{of: scheduleList{}}, do: s.schedules},
 		{pattern: "GET /api/v1/audit", role: ledger.Admin, summary: "List what was done and refused, the newest first", gives: content{of: deedList{}}, do: s.audit},
 		{
-			pattern: "POST /local/prepare", role: ledger.Admin, summary: "Bring images and volumes to where containers of this machine can start on them",
-			limit: 4 << 20, local: true, do: s.onThisMachine(func(ctx context.Context, q json.RawMessage) (any, error) { return empty{}, s.Prepare(ctx, q) }),
-		},
-		{
-			pattern: "POST /local/import", role: ledger.Admin, summary: "Import the image in a file of this machine",
-			local: true, do: s.onThisMachine(s.Import),
-		},
-		{
 			pattern: "POST /api/v1/gc", role: ledger.Admin, summary: "Free space, once nothing runs; what is not said is as the server has it",
 			takes: content{of: Retention{}}, gives: content{of: Collected{}}, do: s.gc,
 		},
+	}
+}
+
+// forThisMachine is for commands of the same slipway, over the socket, and no part of the API.
+func (s *Server) forThisMachine() []route {
+	return []route{
 		{
-			pattern: "POST /api/v1/runs/{id}/cancel", role: ledger.Developer, summary: "End a run",
-			takes: content{of: empty{}}, gives: content{of: ledger.Run{}},
-			do: act(s, "cancel", func(ctx context.Context, r ledger.Run, by identity, _ empty) error {
-				return s.Ledger.Cancel(ctx, r.ID, "canceled by "+by.actor)
-			}),
+			pattern: "POST /local/prepare", role: ledger.Admin, summary: "Bring images and volumes to where containers of this machine can start on them",
+			limit: 4 << 20, do: s.onThisMachine(func(ctx context.Context, q json.RawMessage) (any, error) { return empty{}, s.Prepare(ctx, q) }),
 		},
 		{
-			pattern: "POST /api/v1/runs/{id}/rerun", role: ledger.Developer, summary: "Try a run again",
-			takes: content{of: rerun{}}, gives: content{of: ledger.Run{}},
-			do: act(s, "rerun", func(ctx context.Context, r ledger.Run, _ identity, q rerun) error {
-				return s.Ledger.Rerun(ctx, r.ID, ledger.Again{FromFailed: q.FromFailed, SamePlan: q.SamePlan})
-			}),
-		},
-		{
-			pattern: "POST /api/v1/runs/{id}/allow", role: ledger.Sysadmin, summary: "Let a commit of a fork run",
-			takes: content{of: looked{}}, gives: content{of: ledger.Run{}},
-			do: act(s, "allow", func(ctx context.Context, r ledger.Run, by identity, q looked) error {
-				return s.Ledger.Allow(ctx, r.ID, q.Commit, by.actor)
-			}),
+			pattern: "POST /local/import", role: ledger.Admin, summary: "Import the image in a file of this machine",
+			do: s.onThisMachine(s.Import),
 		},
 	}
 }
@@ -175,12 +204,7 @@ func (s *Server) Handler() http.Handler { return s.limited(s.mux(s.byToken, s.ap
 func (s *Server) LocalHandler(actor func(context.Context) string) http.Handler {
 	return s.mux(func(r *http.Request) (identity, error) {
 		return identity{actor(r.Context()), ledger.Admin}, nil
-	}, s.routes())
-}
-
-// api are the routes that are not for this machine alone.
-func (s *Server) api() []route {
-	return slices.DeleteFunc(s.routes(), func(r route) bool { return r.local })
+	}, slices.Concat(s.api(), s.forThisMachine()))
 }
 
 func (s *Server) mux(who authenticator, routes []route) http.Handler {
