@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -290,6 +291,32 @@ func TestContainer(t *testing.T) {
 	exit, err := c.Exec(t.Context(), runner.Command{Args: []string{"sh", "-c", "echo $NAME $MORE $HOSTNAME; id -un; grep -c db /etc/hosts; exit 9"}, Env: map[string]string{"MORE": "more"}}, &said)
 	if err != nil || exit.Code != 9 || said.String() != "web more web\nbob\n1\n" {
 		t.Errorf("%+v, %v, %q", exit, err, said.String())
+	}
+	// However many there are at once, the agent makes no thread for them: it could
+	// not where the commands have used up the processes.
+	threads := func(script string) string {
+		var out strings.Builder
+		if exit, err := c.Exec(t.Context(), runner.Command{Args: []string{"sh", "-c", script + "; grep ^Threads: /proc/1/status"}}, &out); err != nil || exit.Code != 0 {
+			t.Errorf("%+v, %v, %q", exit, err, out.String())
+		}
+		return out.String()
+	}
+	alone := threads("true")
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			var said strings.Builder
+			exit, err := c.Exec(t.Context(), runner.Command{Args: []string{"sh", "-c", "echo one; touch /tmp/many.$$; until [ -e /tmp/counted ]; do sleep 0.05; done; echo two"}}, &said)
+			if err != nil || exit.Code != 0 || said.String() != "one\ntwo\n" {
+				t.Errorf("one of many: %+v, %v, %q", exit, err, said.String())
+			}
+		})
+	}
+	among := threads("until [ $(ls /tmp/many.* 2>/dev/null | wc -l) = 20 ]; do sleep 0.05; done")
+	threads("touch /tmp/counted")
+	wg.Wait()
+	if alone != among {
+		t.Errorf("the agent alone: %s beside 20 commands: %s", alone, among)
 	}
 	exit, err = c.Exec(t.Context(), runner.Command{Args: []string{"sleep", "60"}, Timeout: 50 * time.Millisecond}, nil)
 	if err != nil || !exit.TimedOut || exit.Code != 137 {

@@ -87,6 +87,26 @@ func TestForkBomb(t *testing.T) {
 	wg.Wait()
 }
 
+// The agent lives on where a bomb has left no room for one more process.
+func TestAgentAmongBombs(t *testing.T) {
+	b := open(t)
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			for range 8 {
+				res, _ := b.run(pipeline.Test{
+					Command:   []string{"sh", "-c", `b() { b | b & b; }; b 2>/dev/null; sleep 500`},
+					Resources: pipeline.Resources{Pids: 8}, Timeout: 300 * time.Millisecond,
+				})
+				if res.State != pipeline.Failed {
+					t.Errorf("%+v", res)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
 func TestPidsLimit(t *testing.T) {
 	b := open(t)
 	res, out := b.run(pipeline.Test{

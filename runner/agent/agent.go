@@ -33,7 +33,9 @@ func Run(args []string) int {
 	if enter() != nil {
 		return 3
 	}
-	return newJobs().serve(&conn{fd: wire.AgentFD}, true)
+	js := newJobs()
+	makeThreads()
+	return js.serve(&conn{fd: wire.AgentFD}, true)
 }
 
 // hold keeps the namespaces it was started in until standard input ends.

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"sync"
 	"syscall"
 
@@ -12,6 +13,7 @@ import (
 // conn is a socket on which commands are asked for and told of.
 type conn struct {
 	fd      int
+	waiter  *waiter    // nil: the main thread waits itself
 	sending sync.Mutex // commands end at the same time
 }
 
@@ -78,11 +80,11 @@ func (js *jobs) connect(fd int) {
 			return
 		}
 	}
-	c := &conn{fd: fd}
+	c := &conn{fd: fd, waiter: newWaiter(fd)}
 	go func() {
 		_ = js.serve(c, false)
 		js.hangUp(c)
-		dropFD(fd)
+		c.close()
 	}()
 }
 
@@ -148,8 +150,9 @@ func (c *conn) receive() (kind byte, body []byte, files []int, err error) {
 	var head [wire.HeaderSize]byte
 	oob := make([]byte, unix.CmsgSpace(4*mostFiles))
 	for have := 0; have < len(head); {
+		c.wait()
 		n, on, _, _, err := unix.Recvmsg(c.fd, head[have:], oob, unix.MSG_CMSG_CLOEXEC)
-		if err == unix.EINTR {
+		if again(err) {
 			continue
 		}
 		if on > 0 {
@@ -168,8 +171,9 @@ func (c *conn) receive() (kind byte, body []byte, files []int, err error) {
 	}
 	body = make([]byte, size)
 	for have := 0; have < size; {
+		c.wait()
 		n, err := unix.Read(c.fd, body[have:])
-		if err == unix.EINTR {
+		if again(err) {
 			continue
 		}
 		if err != nil || n == 0 {
@@ -193,30 +197,45 @@ func passed(oob []byte) []int {
 	return fds
 }
 
+// wait until there is something to read, without holding a thread where the
+// runtime can wait.
+func (c *conn) wait() {
+	if c.waiter != nil {
+		_ = c.waiter.raw.Read(func(uintptr) bool { return poll(c.fd, unix.POLLIN) }) // an error is the read's too
+	}
+}
+
 // send writes a frame whole, with a file beside it unless that is -1. Whoever
 // is gone is noticed by the reader.
 func (c *conn) send(b wire.Body, file int) {
 	c.sending.Lock()
 	defer c.sending.Unlock()
 	frame := wire.Encode(b)
-	for file >= 0 && len(frame) > 0 {
-		n, err := unix.SendmsgN(c.fd, frame, unix.UnixRights(file), nil, 0)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return
-		}
-		frame, file = frame[n:], -1
-	}
 	for len(frame) > 0 {
-		n, err := unix.Write(c.fd, frame)
-		if err == unix.EINTR {
-			continue
+		var rights []byte
+		if file >= 0 {
+			rights = unix.UnixRights(file)
 		}
-		if err != nil {
+		n, err := unix.SendmsgN(c.fd, frame, rights, nil, 0)
+		switch {
+		case err == nil:
+			frame, file = frame[n:], -1
+		case !again(err):
 			return
+		case c.waiter != nil:
+			_ = c.waiter.raw.Write(func(uintptr) bool { return poll(c.fd, unix.POLLOUT) }) // an error is the next send's too
 		}
-		frame = frame[n:]
 	}
 }
+
+// close keeps what is sent later, by commands that end after whoever asked for
+// them, from a file that got the number since.
+func (c *conn) close() {
+	c.sending.Lock()
+	defer c.sending.Unlock()
+	c.fd = -1
+	drop(c.waiter.file)
+}
+
+// again says whether a call is to be made once more.
+func again(err error) bool { return errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN) }

@@ -1,7 +1,10 @@
 package agent
 
 import (
+	"errors"
+	"os"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -10,49 +13,50 @@ import (
 // pump moves a command's output to the pipe of whoever asked without copying it,
 // and counts. The count is the proof that nothing was lost on the way.
 type pump struct {
-	in, out int
-	halt    int // an eventfd: there is no more to wait for
+	in, out *waiter
 	bytes   atomic.Uint64
 	whole   atomic.Bool // all there was went out
 	ended   chan struct{}
 }
 
 func newPump(in, out int) *pump {
-	p := &pump{in: in, out: out, ended: make(chan struct{})}
-	var err error
-	if p.halt, err = unix.Eventfd(0, unix.EFD_CLOEXEC); err != nil {
-		p.halt = -1 // poll(2) passes it over: a holder outside is waited for
-	}
+	p := &pump{in: newWaiter(in), out: newWaiter(out), ended: make(chan struct{})}
 	go p.run()
 	return p
 }
 
 func (p *pump) run() {
 	defer close(p.ended)
-	for p.wait() {
-		n, err := unix.Splice(p.in, nil, p.out, nil, 1<<20, unix.SPLICE_F_MOVE)
+	for {
+		n, err := p.move()
 		switch {
-		case err == unix.EINTR:
-		case err != nil:
+		case errors.Is(err, unix.EPIPE):
 			p.discard()
+			return
+		case err != nil:
 			return
 		case n == 0:
 			p.whole.Store(true)
 			return
-		default:
-			p.bytes.Add(uint64(n))
 		}
+		p.bytes.Add(uint64(n))
 	}
 }
 
-// wait is false when nothing more is to be waited for.
-func (p *pump) wait() bool {
+// move waits until there is output and room for it, and moves some; 0 is its end.
+func (p *pump) move() (n int64, err error) {
 	for {
-		fds := []unix.PollFd{{Fd: int32(p.in), Events: unix.POLLIN}, {Fd: int32(p.halt), Events: unix.POLLIN}}
-		if _, err := unix.Poll(fds, -1); err == unix.EINTR {
-			continue
+		halted := p.in.raw.Read(func(uintptr) bool {
+			n, err = unix.Splice(p.in.fd, nil, p.out.fd, nil, 1<<20, unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
+			return !again(err) || poll(p.in.fd, unix.POLLIN)
+		})
+		if halted != nil {
+			return 0, halted
 		}
-		return fds[0].Revents != 0
+		if !again(err) {
+			return n, err
+		}
+		_ = p.out.raw.Write(func(uintptr) bool { return poll(p.out.fd, unix.POLLOUT) }) // an error is the next splice's too
 	}
 }
 
@@ -60,8 +64,8 @@ func (p *pump) wait() bool {
 // test leaves behind, its services, outlives who read their logs.
 func (p *pump) discard() {
 	b := make([]byte, 4096)
-	for p.wait() {
-		if n, err := unix.Read(p.in, b); n <= 0 && err != unix.EINTR {
+	for {
+		if n, err := p.in.file.Read(b); n <= 0 || err != nil {
 			return
 		}
 	}
@@ -73,7 +77,8 @@ func (p *pump) discard() {
 // nothing more is waited for than what the pipe still holds. It reports whether
 // the output ended by itself, and all of it went out.
 func (p *pump) drain(limit time.Duration) bool {
-	defer dropFDs([]int{p.in, p.out, p.halt})
+	defer drop(p.in.file)
+	defer drop(p.out.file)
 	select {
 	case <-p.ended:
 		return p.whole.Load()
@@ -81,7 +86,7 @@ func (p *pump) drain(limit time.Duration) bool {
 	}
 	// A runner that reads slowly is no holder: what is in the pipe still goes out.
 	for {
-		left, err := unix.IoctlGetInt(p.in, unix.TIOCINQ)
+		left, err := unix.IoctlGetInt(p.in.fd, unix.TIOCINQ)
 		if err != nil || left == 0 {
 			break
 		}
@@ -91,7 +96,29 @@ func (p *pump) drain(limit time.Duration) bool {
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
-	_, _ = unix.Write(p.halt, []byte{1, 0, 0, 0, 0, 0, 0, 0})
-	<-p.ended // and with it the last use of the pipes' numbers
+	_ = p.in.file.SetReadDeadline(time.Now()) // a pipe takes one
+	<-p.ended                                 // and with it the last use of the pipes' numbers
 	return p.whole.Load()
+}
+
+// waiter is a pipe or socket that the runtime's poller waits for: whoever waits
+// for it holds no thread.
+type waiter struct {
+	fd   int
+	file *os.File // owns fd
+	raw  syscall.RawConn
+}
+
+func newWaiter(fd int) *waiter {
+	_ = unix.SetNonblock(fd, true) // it is open; os.NewFile asks for this
+	f := os.NewFile(uintptr(fd), "")
+	raw, _ := f.SyscallConn() // fails only for no file
+	return &waiter{fd: fd, file: f, raw: raw}
+}
+
+// poll says whether a file is ready for an event, or has ended.
+func poll(fd int, event int16) bool {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: event}}
+	n, err := unix.Poll(fds, 0)
+	return n > 0 || err != nil && err != unix.EINTR
 }
