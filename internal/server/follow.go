@@ -61,7 +61,9 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request) {
 		s.say(w, http.StatusBadRequest, problem{err.Error()})
 		return
 	}
-	out := &lineWriter{w: bufio.NewWriter(w), rc: http.NewResponseController(w)}
+	out := &lineWriter{w: bufio.NewWriter(w), rc: http.NewResponseController(w), hear: func() <-chan struct{} { return s.bells.hear(run.ID) }}
+	out.news = out.hear() // before the first look
+	defer s.bells.forget(run.ID)
 	accept := r.Header.Get("Accept")
 	follow := strings.Contains(accept, "text/event-stream")
 	switch {
@@ -113,7 +115,8 @@ func (s *Server) pour(ctx context.Context, id string, from position, follow bool
 	}
 }
 
-// look is how often a log is looked at for more.
+// look is how often a log is looked at for more, where no bell rings: another
+// server writes it.
 const look = 100 * time.Millisecond
 
 func (s *Server) pourAttempt(ctx context.Context, a ledger.Attempt, from position, follow bool, out *lineWriter) (position, error) {
@@ -199,6 +202,8 @@ type lineWriter struct {
 	events bool
 	text   bool
 	quiet  time.Time
+	hear   func() <-chan struct{}
+	news   <-chan struct{} // closed once there is more than the last look has seen
 }
 
 func (o *lineWriter) line(at position, n Line) error {
@@ -238,8 +243,8 @@ func (o *lineWriter) flush() error {
 	return o.rc.Flush()
 }
 
-// pause waits a little, and says something now and then, so that a connection
-// whose other end has gone is noticed.
+// pause waits for news, or a little, and says something now and then, so that a
+// connection whose other end has gone is noticed.
 func (o *lineWriter) pause(ctx context.Context) error {
 	if o.events && time.Since(o.quiet) > quiet {
 		o.quiet = time.Now()
@@ -253,7 +258,9 @@ func (o *lineWriter) pause(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		return context.Cause(ctx)
+	case <-o.news:
 	case <-time.After(look):
-		return nil
 	}
+	o.news = o.hear()
+	return nil
 }

@@ -58,6 +58,8 @@ type Log struct {
 	ended   map[string]bool   // steps
 	flushed chan struct{}
 	stop    chan struct{}
+	more    chan struct{}           // there is something to flush
+	told    func()                  // of what can be read since
 	news    func(pipeline.Progress) // hears all that Progress does; nil: nobody does
 }
 
@@ -68,8 +70,8 @@ type begun struct {
 	cut  int64  // bytes that will not be
 }
 
-// NewLog makes the file anew.
-func NewLog(path string) (*Log, error) {
+// NewLog makes the file anew. told is called when there is more to read in it.
+func NewLog(path string, told func()) (*Log, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("keep the log: %w", err)
 	}
@@ -79,23 +81,32 @@ func NewLog(path string) (*Log, error) {
 	}
 	l := &Log{
 		f: f, w: bufio.NewWriterSize(f, 64<<10), begun: map[string]*begun{}, tasks: map[string]string{}, ended: map[string]bool{},
-		flushed: make(chan struct{}), stop: make(chan struct{}),
+		flushed: make(chan struct{}), stop: make(chan struct{}), more: make(chan struct{}, 1), told: told,
 	}
 	go l.flushing()
 	return l, nil
 }
 
-// flushing lets readers see lines soon.
+// together is how long lines are collected that come soon after others.
+const together = 50 * time.Millisecond
+
+// flushing lets readers see a line at once, and many together.
 func (l *Log) flushing() {
 	defer close(l.flushed)
 	for {
 		select {
 		case <-l.stop:
 			return
-		case <-time.After(100 * time.Millisecond):
-			l.mu.Lock()
-			l.note(l.w.Flush())
-			l.mu.Unlock()
+		case <-l.more:
+		}
+		l.mu.Lock()
+		l.note(l.w.Flush())
+		l.mu.Unlock()
+		l.told()
+		select {
+		case <-l.stop:
+			return
+		case <-time.After(together):
 		}
 	}
 }
@@ -117,6 +128,7 @@ func (l *Log) Close() error {
 	}
 	l.note(l.w.Flush())
 	l.note(l.f.Sync())
+	l.told()
 	return errors.Join(l.err, l.f.Close())
 }
 
@@ -243,4 +255,5 @@ func (l *Log) line(n Line) {
 		_, err = l.w.Write(append(data, '\n'))
 	}
 	l.note(err)
+	nudge(l.more)
 }

@@ -47,9 +47,31 @@ func kept(t *testing.T, path string) (all []server.Line) {
 func newLog(t *testing.T) (*server.Log, string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "lines.jsonl")
-	l, err := server.NewLog(path)
+	l, err := server.NewLog(path, func() {})
 	must(t, err)
 	return l, path
+}
+
+// A line can be read as soon as its reader is told, while the log goes on.
+func TestReadersAreTold(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lines.jsonl")
+	told := make(chan struct{}, 1)
+	l, err := server.NewLog(path, func() {
+		select {
+		case told <- struct{}{}:
+		default:
+		}
+	})
+	must(t, err)
+	for _, text := range []string{"one", "two"} {
+		l.Say("", text)
+		<-told
+		if all := kept(t, path); all[len(all)-1].Text != text {
+			t.Errorf("told before %q was there: %v", text, all)
+		}
+	}
+	must(t, l.Close())
+	<-told
 }
 
 func TestLines(t *testing.T) {

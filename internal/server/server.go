@@ -97,6 +97,7 @@ type Server struct {
 	strangers  *buckets[netip.Prefix]
 	hooked     *buckets[string] // by repository
 	uploading  chan struct{}
+	bells      bells
 
 	mu    sync.Mutex
 	going map[string]context.CancelCauseFunc // by run

@@ -94,6 +94,7 @@ func (s *Server) carry(running context.Context, run ledger.Run) {
 		}
 		return s.Ledger.Finish(ctx, run, end)
 	})
+	s.bells.ring(run.ID)
 	s.metrics.runs.WithLabelValues(string(end.State)).Inc()
 	s.metrics.runTime.Observe(time.Since(began).Seconds())
 	log.Info().Str("state", string(end.State)).Str("reason", end.Reason).Dur("took_ms", time.Since(began)).AnErr("error", err).Msg("run ended")
@@ -145,7 +146,7 @@ func (s *Server) attempt(ctx context.Context, run ledger.Run, news func(pipeline
 	if err != nil {
 		return broken(err)
 	}
-	log, err := NewLog(s.LogFile(run.Record))
+	log, err := NewLog(s.LogFile(run.Record), func() { s.bells.ring(run.ID) })
 	if err != nil {
 		return broken(err)
 	}
