@@ -27,9 +27,8 @@ const quick = 4 * time.Millisecond
 // portPatience is how long a container without a check gets to open its port.
 const portPatience = time.Minute
 
-// probe is one look at a container: empty when it is well, else what is wrong;
-// and whether no later look can find it otherwise, for the program is missing that looks.
-type probe func(context.Context) (problem string, never bool)
+// probe is one look at a container: empty when it is well, else what is wrong.
+type probe func(context.Context) (problem string)
 
 // Check is how to see that a container is well.
 type Check struct {
@@ -62,11 +61,11 @@ func (c *Container) CheckOf(s pipeline.Service, dial func(context.Context, uint1
 	}
 	return &Check{
 		what: fmt.Sprintf("port %d accepts connections", port), interval: 100 * time.Millisecond, patience: portPatience,
-		look: func(ctx context.Context) (string, bool) {
+		look: func(ctx context.Context) string {
 			if err := dial(ctx, port); err != nil {
-				return err.Error(), false
+				return err.Error()
 			}
-			return "", false
+			return ""
 		},
 	}
 }
@@ -94,8 +93,7 @@ func same(test []string, one string) bool { return len(test) == 1 && test[0] == 
 
 func (c *Container) commandCheck(h *pipeline.Healthcheck) *Check {
 	argv := h.Test[1:]
-	shell := h.Test[0] == "CMD-SHELL"
-	if shell {
+	if h.Test[0] == "CMD-SHELL" {
 		argv = []string{"/bin/sh", "-c", strings.Join(argv, " ")}
 	}
 	timeout := or(h.Timeout, healthTimeout)
@@ -106,20 +104,20 @@ func (c *Container) commandCheck(h *pipeline.Healthcheck) *Check {
 	if check.retries <= 0 {
 		check.retries = healthRetries
 	}
-	check.look = func(ctx context.Context) (problem string, never bool) {
+	check.look = func(ctx context.Context) string {
 		var said tail
 		exit, err := c.Exec(ctx, Command{Args: argv, Timeout: timeout}, &said)
 		switch {
 		case err != nil:
-			return err.Error(), false
+			return err.Error()
 		case exit.Code == 0 && !exit.TimedOut:
-			return "", false
+			return ""
 		}
-		problem = exit.Reason
+		problem := exit.Reason
 		if words := said.lines(3); words != "" {
 			problem += ": " + strings.ReplaceAll(words, "\n", " / ")
 		}
-		return problem, exit.Code == notFound && (exit.Refused || shell)
+		return problem
 	}
 	return check
 }
@@ -131,20 +129,15 @@ func or(d, otherwise time.Duration) time.Duration {
 	return otherwise
 }
 
-// notFound is the exit code of a command that is not there, of slipway's agent and
-// of every shell (POSIX, 2.8.2).
-const notFound = 127
-
 // Await looks until the container is well. It returns the problem when the check
-// has failed as often as it may, or can never pass, or the container has ended; an
-// error is that of ctx. In the start period all may still come, the program too.
+// has failed as often as it may, or the container has ended; an error is that
+// of ctx.
 func (c *Container) Await(ctx context.Context, k *Check) (problem string, err error) {
 	begun := time.Now()
 	pause, failures := quick, 0
 	counted := begun
 	for {
-		var never bool
-		problem, never = k.look(ctx)
+		problem = k.look(ctx)
 		if problem == "" {
 			return "", nil
 		}
@@ -160,8 +153,6 @@ func (c *Container) Await(ctx context.Context, k *Check) (problem string, err er
 		longest := k.interval
 		if k.startPeriod > 0 && now.Sub(begun) < k.startPeriod {
 			longest, counted = min(k.interval, k.started), now
-		} else if never {
-			return fmt.Sprintf("can never get healthy (%s): %s; look with a program of the image, or give the healthcheck a start_period in which that comes to be there", k.what, problem), nil
 		} else if now.Sub(counted) >= k.interval {
 			failures, counted = failures+1, now
 		}
@@ -196,7 +187,7 @@ func (c *Container) Watch(ctx context.Context, k *Check, tell func(problem strin
 		case <-ctx.Done():
 			return
 		}
-		problem, _ := k.look(ctx)
+		problem := k.look(ctx)
 		if ctx.Err() != nil {
 			return
 		}

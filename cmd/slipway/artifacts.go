@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -38,8 +39,8 @@ func artifactsCommand(g *globals) *cobra.Command {
 			"one TEST into the directory itself, else into a directory for each test. A file that is\n" +
 			"there already is not replaced.",
 		Args: cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
-			all, done, err := g.artifacts(args[0])
+		RunE: func(cmd *cobra.Command, args []string) error {
+			all, done, err := g.artifacts(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
@@ -70,9 +71,12 @@ func (g *globals) printArtifacts(all []artifact) error {
 
 // artifacts finds what the last attempts of a run's tests left. done closes what
 // they are read from.
-func (g *globals) artifacts(arg string) (all []artifact, done func(), err error) {
+func (g *globals) artifacts(ctx context.Context, arg string) (all []artifact, done func(), err error) {
 	s := store.ReadOnly(g.root)
 	name, task, one := strings.Cut(arg, "/")
+	if name, err = g.recordNamed(ctx, name); err != nil {
+		return nil, nil, err
+	}
 	run, err := s.Run(name)
 	if err != nil {
 		return nil, nil, usageError{err}

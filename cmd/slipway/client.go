@@ -34,7 +34,16 @@ func (f *serverFlags) register(fs *pflag.FlagSet) {
 // client asks a server.
 type client struct {
 	base, token string
+	root        string // the root of this machine that it serves; empty: it was named by its address
 	http        *http.Client
+}
+
+// where names the server to people.
+func (c *client) where() string {
+	if c.root != "" {
+		return "the server of " + c.root
+	}
+	return c.base
 }
 
 // client gives the server to ask; nil: none serves this root.
@@ -51,14 +60,14 @@ func (f serverFlags) client(g *globals) (*client, error) {
 		if err != nil {
 			return nil, usageError{err}
 		}
-		return &client{strings.TrimRight(f.server, "/"), strings.TrimSpace(string(token)), http.DefaultClient}, nil
+		return &client{base: strings.TrimRight(f.server, "/"), token: strings.TrimSpace(string(token)), http: http.DefaultClient}, nil
 	}
 	c, err := net.DialTimeout("unix", socketOf(g.root), time.Second)
 	if err != nil {
 		return nil, nil //nolint:nilerr,nilnil // no server serves this root
 	}
 	_ = c.Close() // only tried
-	return &client{base: "http://socket", http: &http.Client{Transport: &http.Transport{
+	return &client{base: "http://socket", root: g.root, http: &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", socketOf(g.root))
 		},

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"slipway/internal/ledger"
 	"slipway/internal/store"
@@ -48,7 +49,7 @@ func rerunCommand(g *globals) *cobra.Command {
 			if fromFailed || samePlan {
 				return usagef("--from-failed and --same-plan are for runs of a server; here `slipway rerun %s` runs what failed", args[0])
 			}
-			return g.rerun(cmd.Context(), args[0], f)
+			return g.rerun(cmd.Context(), args[0], f, cmd.Flags())
 		},
 	}
 	fs := cmd.Flags()
@@ -63,7 +64,7 @@ func rerunCommand(g *globals) *cobra.Command {
 	return cmd
 }
 
-func (g *globals) rerun(ctx context.Context, arg string, f runFlags) error {
+func (g *globals) rerun(ctx context.Context, arg string, f runFlags, given *pflag.FlagSet) error {
 	name, task, one := strings.Cut(arg, "/")
 	run, err := store.ReadOnly(g.root).Run(name)
 	if err != nil {
@@ -85,7 +86,7 @@ func (g *globals) rerun(ctx context.Context, arg string, f runFlags) error {
 	if _, err := os.Stat(run.Dir); err != nil {
 		return usagef("the directory of run %s: %w", run.ID, err)
 	}
-	return g.runPipeline(ctx, run.Dir, f)
+	return g.runWhere(ctx, run.Dir, f, given)
 }
 
 // failedIn names the tasks of a run that failed, and those that broke.

@@ -23,9 +23,6 @@ func (g *globals) runPipeline(ctx context.Context, dir string, f runFlags) error
 	if f.dryRun {
 		return g.dryRun(ctx, abs, plan, ev, f)
 	}
-	if f.keepFor <= 0 {
-		return usagef("--keep-for %s: give a time such as 30m or 2h", f.keepFor)
-	}
 	if f.parallel < 0 {
 		return usagef("--parallel %d: give at least 1, or leave it out", f.parallel)
 	}

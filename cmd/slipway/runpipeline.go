@@ -43,13 +43,7 @@ func runPipelineCommand(g *globals) *cobra.Command {
 			"Without --event, `when` and `paths` hold nothing back.\n\n" + exitHelp,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if f.server != "" && (!f.dryRun || cmd.Flags().Changed("server")) { // a dry run is of here
-				if err := elsewhere(cmd.Flags()); err != nil {
-					return err
-				}
-				return g.runRemotely(cmd.Context(), dirArg(args), f)
-			}
-			return g.runPipeline(cmd.Context(), dirArg(args), f)
+			return g.runWhere(cmd.Context(), dirArg(args), f, cmd.Flags())
 		},
 	}
 	fs := cmd.Flags()

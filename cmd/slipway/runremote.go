@@ -25,13 +25,30 @@ import (
 	"slipway/pipeline"
 )
 
+// runWhere runs what is in a directory on the server that is asked for, on the
+// one that holds the root, or else here. given are the flags of the command line.
+func (g *globals) runWhere(ctx context.Context, dir string, f runFlags, given *pflag.FlagSet) error {
+	if f.dryRun && !given.Changed("server") { // it takes no root: it is of here, whoever holds that
+		return g.runPipeline(ctx, dir, f)
+	}
+	c, err := f.serverFlags.client(g)
+	if err == nil && c != nil {
+		err = elsewhere(given, c)
+	}
+	switch {
+	case err != nil:
+		return err
+	case f.keepFor <= 0:
+		return usagef("--keep-for %s: give a time such as 30m or 2h", f.keepFor)
+	case c == nil:
+		return g.runPipeline(ctx, dir, f)
+	}
+	return g.runRemotely(ctx, c, dir, f)
+}
+
 // runRemotely runs what is in a directory on a server: the files that a run here
 // would read are uploaded, and what the run says comes back as it is said.
-func (g *globals) runRemotely(ctx context.Context, dir string, f runFlags) error {
-	c, err := f.serverFlags.client(g)
-	if err != nil {
-		return err
-	}
+func (g *globals) runRemotely(ctx context.Context, c *client, dir string, f runFlags) error {
 	abs, plan, ev, tree, err := f.plan(ctx, dir)
 	if err != nil {
 		return err
@@ -45,12 +62,15 @@ func (g *globals) runRemotely(ctx context.Context, dir string, f runFlags) error
 	}
 	var run ledger.Run
 	begin := server.Begin{Upload: sent.Upload, Event: ev, Only: f.only, RerunTests: f.rerunTests, NoCache: f.noCache}
+	if c.root != "" {
+		begin.KeepSeconds = int64(f.keepFailed.stay(f.keepFor).Seconds())
+	}
 	asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute) // whoever stops now must know the run that is to be stopped
 	defer cancel()
 	if err := c.ask(asking, http.MethodPost, "/api/v1/runs", begin, &run); err != nil {
 		return err
 	}
-	fmt.Fprintf(os.Stderr, "slipway: run %s on %s: %.1f MB uploaded\n", run.ID, c.base, float64(sent.Bytes)/1e6)
+	fmt.Fprintf(os.Stderr, "slipway: run %s on %s: %.1f MB uploaded\n", run.ID, c.where(), float64(sent.Bytes)/1e6)
 	if run, err = g.accompany(ctx, c, run.ID, f.progress); err != nil {
 		return err
 	}
@@ -60,18 +80,25 @@ func (g *globals) runRemotely(ctx context.Context, dir string, f runFlags) error
 	return g.concludeRemote(run)
 }
 
-// localOnly are the flags of `run pipeline` that say something of this machine.
+// localOnly are the flags of `run pipeline` that a run on a server cannot heed, and
+// what to do instead.
 var localOnly = map[string]string{
 	"dry-run": "leave --server out", "builder": "the server has its own", "builder-certs": "the server has its own",
 	"parallel": "`slipway serve --parallel` says it there", "keep-failed": "`slipway serve --keep-failed` says it there", "keep-for": "`slipway serve --keep-failed` says it there",
 	"secrets": "`slipway secrets set NAME --repo uploads` gives it to uploads there",
+	"signer":  "an upload is not signed; push the commit", "signer-key": "an upload is not signed; push the commit",
 }
 
 // elsewhere refuses flags that a run on a server cannot heed. What the
 // environment or the config file says is for runs here, and no mistake.
-func elsewhere(given *pflag.FlagSet) (err error) {
+func elsewhere(given *pflag.FlagSet, c *client) (err error) {
 	given.Visit(func(f *pflag.Flag) {
-		if instead, ok := localOnly[f.Name]; ok {
+		instead, ok := localOnly[f.Name]
+		switch {
+		case !ok, c.root != "" && strings.HasPrefix(f.Name, "keep-"): // who has the root may have tests kept in it
+		case c.root != "":
+			err = usagef("`slipway serve` holds %s, and its runs take no --%s: %s; or run it on a root of its own, with --root DIR or SLIPWAY_ROOT", c.root, f.Name, instead)
+		default:
 			err = usagef("--%s is for a run on this machine; %s", f.Name, instead)
 		}
 	})

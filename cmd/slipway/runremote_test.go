@@ -94,7 +94,14 @@ services:
 	}
 	t.Run("fails", func(t *testing.T) { v.failsRemotely(t, dev) })
 	t.Run("refused", func(t *testing.T) { v.refusesUploads(t, dev) })
-	t.Run("interrupted", func(t *testing.T) { v.interruptsRemotely(t, dev) })
+	t.Run("interrupted", func(t *testing.T) { v.interruptsRemotely(t, dev, "token developer") })
+	t.Run("over the socket", func(t *testing.T) {
+		again, said, code := v.remotely(t, v.dir)
+		if again.State != pipeline.Passed || code != exitDone || again.Images[0].Digest != run.Images[0].Digest || !strings.Contains(said, "on the server of "+v.root) {
+			t.Errorf("%s %s, exit code %d\n%s", again.State, again.Reason, code, said)
+		}
+		v.interruptsRemotely(t, v.place, "user 0 of this machine")
+	})
 	t.Run("killed", func(t *testing.T) { v.uploadOutlivesKill(t, dev) })
 	if code := v.stop(t, syscall.SIGTERM); code != exitDone {
 		t.Errorf("stopped with %d\n%s", code, v.said())
@@ -212,7 +219,8 @@ func (v *served) newest(t *testing.T, what string, wanted func(ledger.Run) bool)
 }
 
 // interruptsRemotely: Ctrl-C here ends the run there.
-func (v *served) interruptsRemotely(t *testing.T, dev place) {
+func (v *served) interruptsRemotely(t *testing.T, dev place, who string) {
+	t.Helper()
 	cmd, run := v.begun(t, dev)
 	_ = cmd.Process.Signal(syscall.SIGINT)
 	_ = cmd.Wait() // the code is looked at
@@ -220,7 +228,7 @@ func (v *served) interruptsRemotely(t *testing.T, dev place) {
 		t.Errorf("exit code %d", code)
 	}
 	run = v.newest(t, "over", func(r ledger.Run) bool { return r.State.Over() })
-	if run.State != ledger.Canceled || !strings.Contains(run.Reason, "canceled by token developer") {
+	if run.State != ledger.Canceled || !strings.Contains(run.Reason, "canceled by "+who) {
 		t.Errorf("%s %s", run.State, run.Reason)
 	}
 }

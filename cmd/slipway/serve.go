@@ -212,7 +212,7 @@ func (g *globals) serve(ctx context.Context, f serveFlags) (err error) {
 	}
 	g.log = zerolog.New(os.Stderr).Level(level).With().Timestamp().Logger()
 	v := &serving{globals: g, flags: f, left: map[string]bool{}, bound: f.keep.bound()}
-	if v.stack, err = g.open(ctx, openOptions{command: "slipway serve", sandbox: true, volumes: true, parallel: f.parallel}); err != nil {
+	if v.stack, err = g.open(ctx, openOptions{command: serveName, sandbox: true, volumes: true, parallel: f.parallel}); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, v.stack.close()) }()

@@ -129,3 +129,17 @@ func (g *globals) remoteLogs(ctx context.Context, f serverFlags, id string, foll
 	}
 	return true, c.logs(ctx, r.ID, follow, os.Stdout)
 }
+
+// recordNamed is what the record of a run's last attempt is called in the root,
+// where a server holds that and knows the run; of other runs it is their name.
+func (g *globals) recordNamed(ctx context.Context, name string) (string, error) {
+	c, err := serverFlags{}.client(g)
+	if err != nil || c == nil {
+		return name, err
+	}
+	run, err := c.run(ctx, name)
+	if errors.Is(err, errUnknown) || err == nil && run.Record == "" {
+		return name, nil
+	}
+	return run.Record, err
+}

@@ -196,6 +196,9 @@ func (v *serving) jobOf(repo ledger.Repo, run ledger.Run, c checkout, plan pipel
 		},
 		dir: c.dir, plan: plan, origin: c, secrets: secrets, machine: v.machine, ahead: v.ahead, keepFor: v.flags.keep.failed.stay(time.Hour), bound: v.bound, progress: log.Progress,
 	}
+	if stay := time.Duration(run.Asked.KeepSeconds) * time.Second; stay > 0 {
+		j.KeepFailed, j.keepFor = true, stay
+	}
 	switch {
 	case run.Trusted:
 		j.signer = v.flags.signer(v.keyring())

@@ -89,7 +89,7 @@ func (g *globals) open(ctx context.Context, opt openOptions) (_ *stack, err erro
 			err = errors.Join(err, s.close())
 		}
 	}()
-	if s.unlock, err = store.Lock(ctx, g.root, opt.command, g.tellWaiting); err != nil {
+	if s.unlock, err = g.lock(ctx, opt.command); err != nil {
 		return nil, err
 	}
 	if s.store, err = store.Open(g.root); err != nil {
@@ -140,6 +140,31 @@ func (g *globals) open(ctx context.Context, opt openOptions) (_ *stack, err erro
 		err = s.giveBack(ctx)
 	}
 	return s, err
+}
+
+// serveName is the command that holds a root for as long as it lives.
+const serveName = "slipway serve"
+
+// serverPatience is how long a server may take to end, whose socket does not answer.
+const serverPatience = 10 * time.Second
+
+// lock takes the root, waiting for who has it, but for a server that serves: that may
+// be months.
+func (g *globals) lock(ctx context.Context, command string) (unlock func(), err error) {
+	waiting, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	return store.Lock(waiting, g.root, command, func(h store.Holder) {
+		held := usagef("`%s` (process %d) holds %s; stop it, or use another root (--root DIR, SLIPWAY_ROOT)", h.Command, h.PID, g.root)
+		switch c, _ := (serverFlags{}).client(g); { // asking a socket never fails
+		case h.Command != serveName || command == serveName:
+			g.tellWaiting(h)
+		case c != nil:
+			stop(held)
+		default:
+			g.tellWaiting(h)
+			time.AfterFunc(serverPatience, func() { stop(held) })
+		}
+	})
 }
 
 // openVolumes opens the store of named volumes, or else removes what a crash

@@ -76,6 +76,9 @@ type Begin struct {
 	Only       []string       `json:"only,omitempty"`
 	RerunTests bool           `json:"rerun_tests,omitempty"`
 	NoCache    bool           `json:"no_cache,omitempty"`
+	// KeepSeconds is how long failed tests stay, from their last use; 0: as the server
+	// keeps those of other runs. Who asks for it is an admin.
+	KeepSeconds int64 `json:"keep_seconds,omitempty"`
 }
 
 // begin makes a run of an upload. It is nobody's commit: whatever it says of
@@ -83,6 +86,9 @@ type Begin struct {
 func (s *Server) begin(ctx context.Context, by identity, b Begin) (ledger.Run, error) {
 	if b.Event.Kind != "" && !slices.Contains([]pipeline.EventKind{pipeline.Push, pipeline.PullRequest, pipeline.Tag, pipeline.Schedule}, b.Event.Kind) {
 		return ledger.Run{}, &ledger.Refusal{Why: fmt.Sprintf("no event %q; use push, pull_request, tag or schedule", b.Event.Kind)}
+	}
+	if b.KeepSeconds != 0 && (b.KeepSeconds < 0 || !by.role.May(ledger.Admin)) {
+		return ledger.Run{}, &ledger.Refusal{Why: "how long failed tests stay is for an admin to say, and no less than nothing; `slipway serve --keep-failed` says it for all runs"}
 	}
 	if err := s.Uploads.Use(b.Upload); err != nil {
 		return ledger.Run{}, err
@@ -92,7 +98,7 @@ func (s *Server) begin(ctx context.Context, by identity, b Begin) (ledger.Run, e
 	_, err := s.Ledger.Accept(ctx, ledger.Delivery{Repo: ledger.Uploads, ID: id, Event: "upload", At: time.Now()}, []ledger.Change{{
 		Run: id, Kind: pipeline.Push, Ref: b.Event.Ref, Before: "upload " + id, After: b.Event.Commit,
 		Title: path.Base(b.Event.Repo), Author: by.actor, Allowed: by.actor, State: ledger.Queued, Here: true,
-		Asked: ledger.Asked{Upload: b.Upload, Event: &b.Event, Only: b.Only, RerunTests: b.RerunTests, NoCache: b.NoCache},
+		Asked: ledger.Asked{Upload: b.Upload, Event: &b.Event, Only: b.Only, RerunTests: b.RerunTests, NoCache: b.NoCache, KeepSeconds: b.KeepSeconds},
 	}})
 	if err != nil {
 		return ledger.Run{}, err
