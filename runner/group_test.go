@@ -131,6 +131,16 @@ func TestServiceFailures(t *testing.T) {
 			"true",
 			"service db never got healthy (/bin/sh -c echo not yet; exit 1): exit code 1: not yet", "waiting",
 		},
+		"has a check that is not in its image": {
+			[]runner.Service{b.service("db", "sleep 600", checked("CMD", "curl", "-f", "http://db"))},
+			"true",
+			"service db can never get healthy (curl -f http://db): curl is not in the image", "service db, last lines",
+		},
+		"has a check by a shell that has not what it asks for": {
+			[]runner.Service{b.service("db", "sleep 600", checked("CMD-SHELL", "curl -f http://db"))},
+			"true",
+			"service db can never get healthy (/bin/sh -c curl -f http://db): exit code 127: /bin/sh: curl: not found", "service db, last lines",
+		},
 		"is not in its image": {
 			[]runner.Service{b.service("db", "", func(s *runner.Service) { s.Service.Command = []string{"mariadbd"} })},
 			"true",
@@ -151,6 +161,17 @@ func TestServiceFailures(t *testing.T) {
 				t.Errorf("the output does not show %q:\n%s", c.shown, out)
 			}
 		})
+	}
+}
+
+// TestCheckThatComesToBeThere in the start period, which is the user's word that it may.
+func TestCheckThatComesToBeThere(t *testing.T) {
+	t.Parallel()
+	b := open(t)
+	for _, words := range [][]string{{"CMD", "/tmp/well"}, {"CMD-SHELL", "/tmp/well"}} {
+		b.passes("true", beside(b.service("db", `sleep 0.3; printf '#!/bin/sh\n' >/tmp/made; chmod +x /tmp/made; mv /tmp/made /tmp/well; sleep 600`, checked(words...), func(s *runner.Service) {
+			s.Service.Healthcheck.StartPeriod, s.Service.Healthcheck.StartInterval = time.Hour, 10*time.Millisecond
+		})))
 	}
 }
 

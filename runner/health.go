@@ -27,8 +27,9 @@ const quick = 4 * time.Millisecond
 // portPatience is how long a container without a check gets to open its port.
 const portPatience = time.Minute
 
-// probe is one look at a container: empty when it is well, else what is wrong.
-type probe func(context.Context) (problem string)
+// probe is one look at a container: empty when it is well, else what is wrong;
+// and whether no later look can find it otherwise, for the program is missing that looks.
+type probe func(context.Context) (problem string, never bool)
 
 // Check is how to see that a container is well.
 type Check struct {
@@ -61,11 +62,11 @@ func (c *Container) CheckOf(s pipeline.Service, dial func(context.Context, uint1
 	}
 	return &Check{
 		what: fmt.Sprintf("port %d accepts connections", port), interval: 100 * time.Millisecond, patience: portPatience,
-		look: func(ctx context.Context) string {
+		look: func(ctx context.Context) (string, bool) {
 			if err := dial(ctx, port); err != nil {
-				return err.Error()
+				return err.Error(), false
 			}
-			return ""
+			return "", false
 		},
 	}
 }
@@ -93,7 +94,8 @@ func same(test []string, one string) bool { return len(test) == 1 && test[0] == 
 
 func (c *Container) commandCheck(h *pipeline.Healthcheck) *Check {
 	argv := h.Test[1:]
-	if h.Test[0] == "CMD-SHELL" {
+	shell := h.Test[0] == "CMD-SHELL"
+	if shell {
 		argv = []string{"/bin/sh", "-c", strings.Join(argv, " ")}
 	}
 	timeout := or(h.Timeout, healthTimeout)
@@ -104,20 +106,20 @@ func (c *Container) commandCheck(h *pipeline.Healthcheck) *Check {
 	if check.retries <= 0 {
 		check.retries = healthRetries
 	}
-	check.look = func(ctx context.Context) string {
+	check.look = func(ctx context.Context) (problem string, never bool) {
 		var said tail
 		exit, err := c.Exec(ctx, Command{Args: argv, Timeout: timeout}, &said)
 		switch {
 		case err != nil:
-			return err.Error()
+			return err.Error(), false
 		case exit.Code == 0 && !exit.TimedOut:
-			return ""
+			return "", false
 		}
-		problem := exit.Reason
+		problem = exit.Reason
 		if words := said.lines(3); words != "" {
 			problem += ": " + strings.ReplaceAll(words, "\n", " / ")
 		}
-		return problem
+		return problem, exit.Code == notFound && (exit.Refused || shell)
 	}
 	return check
 }
@@ -129,15 +131,20 @@ func or(d, otherwise time.Duration) time.Duration {
 	return otherwise
 }
 
+// notFound is the exit code of a command that is not there, of slipway's agent and
+// of every shell (POSIX, 2.8.2).
+const notFound = 127
+
 // Await looks until the container is well. It returns the problem when the check
-// has failed as often as it may, or the container has ended; an error is that
-// of ctx.
+// has failed as often as it may, or can never pass, or the container has ended; an
+// error is that of ctx. In the start period all may still come, the program too.
 func (c *Container) Await(ctx context.Context, k *Check) (problem string, err error) {
 	begun := time.Now()
 	pause, failures := quick, 0
 	counted := begun
 	for {
-		problem = k.look(ctx)
+		var never bool
+		problem, never = k.look(ctx)
 		if problem == "" {
 			return "", nil
 		}
@@ -153,6 +160,8 @@ func (c *Container) Await(ctx context.Context, k *Check) (problem string, err er
 		longest := k.interval
 		if k.startPeriod > 0 && now.Sub(begun) < k.startPeriod {
 			longest, counted = min(k.interval, k.started), now
+		} else if never {
+			return fmt.Sprintf("can never get healthy (%s): %s; look with a program of the image, or give the healthcheck a start_period in which that comes to be there", k.what, problem), nil
 		} else if now.Sub(counted) >= k.interval {
 			failures, counted = failures+1, now
 		}
@@ -187,7 +196,7 @@ func (c *Container) Watch(ctx context.Context, k *Check, tell func(problem strin
 		case <-ctx.Done():
 			return
 		}
-		problem := k.look(ctx)
+		problem, _ := k.look(ctx)
 		if ctx.Err() != nil {
 			return
 		}

@@ -3,6 +3,8 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -16,16 +18,18 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"slipway/internal/forge"
 	"slipway/internal/git"
 	"slipway/internal/ledger"
+	"slipway/internal/server"
 	"slipway/pipeline"
 )
 
 func reposCommand(g *globals) *cobra.Command {
 	cmd := &cobra.Command{Use: "repos", Short: "Register the repositories that `slipway serve` listens to", RunE: needsSubcommand}
-	cmd.AddCommand(addRepoCommand(g), listReposCommand(g), dropRepoCommand(g), testRepoCommand(g))
+	cmd.AddCommand(addRepoCommand(g), setRepoCommand(g), listReposCommand(g), dropRepoCommand(g), testRepoCommand(g))
 	return cmd
 }
 
@@ -37,16 +41,8 @@ type repoFlags struct {
 	forks                           string
 }
 
-func addRepoCommand(g *globals) *cobra.Command {
-	var f repoFlags
-	cmd := &cobra.Command{
-		Use:   "add URL",
-		Short: "Register a repository; prints its webhook, the secret and what to click",
-		Long:  "Registers a repository by its clone URL, and prints the address and the secret of its\nwebhook with what to click in the forge. The secret is shown this once.",
-		Args:  cobra.ExactArgs(1),
-		RunE:  func(cmd *cobra.Command, args []string) error { return g.addRepo(cmd.Context(), args[0], f) },
-	}
-	fs := cmd.Flags()
+// settings are what a repository is registered with and may be given anew.
+func (f *repoFlags) settings(fs *pflag.FlagSet) {
 	f.register(fs)
 	fs.StringVar(&f.forge, "forge", "", "github, gitlab, bitbucket, bitbucket-dc, gitea, forgejo or generic (default: by the host, where it tells)")
 	fs.StringVar(&f.name, "name", "", "full name in the forge, as its webhooks have it (default: the URL's path)")
@@ -56,6 +52,18 @@ func addRepoCommand(g *globals) *cobra.Command {
 	fs.BoolVar(&f.newest, "newest", false, "a newer push to a branch or pull request ends the older run of it")
 	fs.StringSliceVar(&f.deny, "deny", nil, "make no run of these: push, tag, pull_request")
 	fs.StringVar(&f.forks, "forks", string(pipeline.ForksHold), "pull requests from forks: hold (until somebody allows the commit), allow (run at once, without secrets and with nothing shared) or deny")
+}
+
+func addRepoCommand(g *globals) *cobra.Command {
+	var f repoFlags
+	cmd := &cobra.Command{
+		Use:   "add URL",
+		Short: "Register a repository; prints its webhook, the secret and what to click",
+		Long:  "Registers a repository by its clone URL, and prints the address and the secret of its\nwebhook with what to click in the forge. The secret is shown this once.",
+		Args:  cobra.ExactArgs(1),
+		RunE:  func(cmd *cobra.Command, args []string) error { return g.addRepo(cmd.Context(), args[0], f) },
+	}
+	f.settings(cmd.Flags())
 	return cmd
 }
 
@@ -98,10 +106,6 @@ func (f repoFlags) repo(address string) (r ledger.Repo, err error) {
 	if err != nil {
 		return r, err
 	}
-	policy := git.Policy{File: true, Plain: true} // the server's own policy decides when it fetches
-	if err := policy.Check(address); err != nil {
-		return r, usageError{err}
-	}
 	var id [16]byte
 	_, _ = rand.Read(id[:]) // never fails: crypto/rand's contract since Go 1.24
 	r = ledger.Repo{
@@ -111,29 +115,25 @@ func (f repoFlags) repo(address string) (r ledger.Repo, err error) {
 	if r.Name == "" {
 		r.Name = nameIn(address)
 	}
+	if r.Credential, err = f.credential(); err != nil {
+		return r, err
+	}
+	return r, asUsage(server.CheckRepo(r))
+}
+
+// credential reads the token or the key.
+func (f repoFlags) credential() ([]byte, error) {
 	if f.token != "" && f.key != "" {
-		return r, usagef("give --repo-token or --repo-key, not both")
+		return nil, usagef("give --repo-token or --repo-key, not both")
 	}
-	if f.forks != string(pipeline.ForksHold) && f.forks != string(pipeline.ForksAllow) && f.forks != string(pipeline.ForksDeny) {
-		return r, usagef("--forks %s: use hold, allow or deny", f.forks)
+	if f.token == "" && f.key == "" {
+		return nil, nil
 	}
-	for _, d := range f.deny {
-		if d != "push" && d != "tag" && d != "pull_request" {
-			return r, usagef("--deny %s: use push, tag or pull_request", d)
-		}
+	data, err := os.ReadFile(cmp.Or(f.token, f.key))
+	if f.token != "" {
+		data = bytes.TrimSpace(data)
 	}
-	for _, file := range []string{f.token, f.key} {
-		if file == "" {
-			continue
-		}
-		if r.Credential, err = os.ReadFile(file); err != nil {
-			return r, usageError{err}
-		}
-		if file == f.token {
-			r.Credential = []byte(strings.TrimSpace(string(r.Credential)))
-		}
-	}
-	return r, nil
+	return data, asUsage(err)
 }
 
 func (f repoFlags) kind(address string) (forge.Kind, error) {

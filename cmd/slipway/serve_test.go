@@ -361,6 +361,7 @@ func serves(t *testing.T, v *served) {
 	})
 	t.Run("fork", func(t *testing.T) { v.fork(t) })
 	t.Run("tokens", func(t *testing.T) { v.tokens(t, run.ID) })
+	t.Run("repos set", func(t *testing.T) { v.changes(t) })
 	if code := v.stop(t, syscall.SIGTERM); code != exitDone {
 		t.Errorf("stopped with %d\n%s", code, v.said())
 	}
@@ -414,6 +415,43 @@ func (v *served) fork(t *testing.T) {
 	}
 	if got := v.runsInTest(t); got != before {
 		t.Errorf("test runs %s, was %s", got, before)
+	}
+}
+
+// changes: a repository is changed through the socket, and from elsewhere by an admin alone.
+func (v *served) changes(t *testing.T) {
+	var got struct{ Hook, Secret string }
+	if err := json.Unmarshal(v.must(t, "--json", "repos", "set", "example/web", "--new-secret"), &got); err != nil {
+		t.Fatal(err)
+	}
+	push := v.pushOf(zeros, v.git(t, "rev-parse", "HEAD"))
+	if code, said := v.deliver(t, "old", push); code != http.StatusForbidden {
+		t.Errorf("the old secret: %d %s", code, said)
+	}
+	v.secret = []byte(got.Secret)
+	if code, said := v.deliver(t, "new", push); code != http.StatusAccepted || got.Hook != v.hook {
+		t.Errorf("the new secret: %d %s, %s", code, said, got.Hook)
+	}
+	path := filepath.Join(t.TempDir(), "token")
+	for _, role := range []string{"sysadmin", "admin"} {
+		if err := os.WriteFile(path, v.must(t, "tokens", "add", "sets as "+role, "--role", role), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		out, err := v.slipway("repos", "set", "example/web", "--forks", "deny", "--server", "http://"+v.address, "--server-token", path).CombinedOutput()
+		if (err == nil) != (role == "admin") {
+			t.Errorf("%s: %v %s", role, err, out)
+		}
+	}
+	if said := string(v.must(t, "--json", "repos", "ls")); !strings.Contains(said, `"forks":"deny"`) {
+		t.Errorf("%s", said)
+	}
+	var all struct{ Deeds []ledger.Deed }
+	if err := v.client(t).ask(t.Context(), http.MethodGet, "/api/v1/audit", nil, &all); err != nil {
+		t.Fatal(err)
+	}
+	if text := fmt.Sprintf("%+v", all); !strings.Contains(text, "Actor:token sets as admin Action:repos set Object:example/web Detail:forks: deny, was hold") ||
+		!strings.Contains(text, "of this machine Action:repos set Object:example/web Detail:secret: a new one") {
+		t.Errorf("%s", text)
 	}
 }
 

@@ -26,7 +26,7 @@ func addTokenCommand(g *globals) *cobra.Command {
 	var valid time.Duration
 	cmd := &cobra.Command{
 		Use: "add NAME", Short: "Make a token and print it, this once", Args: cobra.ExactArgs(1),
-		Long: "Makes a token and prints it. Roles, each with what those before it may: viewer (look),\ndeveloper (cancel, rerun), sysadmin (allow forks), admin (audit).",
+		Long: "Makes a token and prints it. Roles, each with what those before it may: viewer (look),\ndeveloper (cancel, rerun), sysadmin (allow forks), admin (audit, repositories).",
 	}
 	f.register(cmd.Flags())
 	cmd.Flags().StringVar(&role, "role", string(ledger.Viewer), "viewer, developer, sysadmin or admin")

@@ -17,10 +17,12 @@ type Deed struct {
 
 // Note writes a deed down.
 func (l *Ledger) Note(ctx context.Context, d Deed) error {
-	return l.change(ctx, "note a deed", func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `INSERT INTO audit (at, actor, action, object, detail) VALUES ($1, $2, $3, $4, $5)`, ms(d.At), d.Actor, d.Action, d.Object, d.Detail)
-		return err
-	})
+	return l.change(ctx, "note a deed", func(tx *sql.Tx) error { return note(ctx, tx, d) })
+}
+
+func note(ctx context.Context, tx *sql.Tx, d Deed) error {
+	_, err := tx.ExecContext(ctx, `INSERT INTO audit (at, actor, action, object, detail) VALUES ($1, $2, $3, $4, $5)`, ms(d.At), d.Actor, d.Action, d.Object, d.Detail)
+	return err
 }
 
 // Deeds lists the newest deeds, the newest first.

@@ -107,9 +107,10 @@ func (l *Ledger) change(ctx context.Context, what string, do func(*sql.Tx) error
 	return told(what, err)
 }
 
-// told says what failed. A name that is not there needs no further words.
+// told says what failed. A name that is not there and a refusal need no further words.
 func told(what string, err error) error {
-	if err == nil || errors.Is(err, ErrNone) || errors.Is(err, ErrTaken) {
+	var refused *Refusal
+	if err == nil || errors.Is(err, ErrNone) || errors.Is(err, ErrTaken) || errors.As(err, &refused) {
 		return err
 	}
 	return fmt.Errorf("%s in the ledger: %w", what, err)

@@ -517,6 +517,62 @@ func TestNewerPassedRun(t *testing.T) {
 	})
 }
 
+// Two who change a repository at once both have their will; what is refused changes nothing.
+func TestChangeRepo(t *testing.T) {
+	onBoth(t, func(t *testing.T, database string) {
+		l := opened(t, database)
+		there := open(t, database, "there")
+		must(t, l.AddRepo(t.Context(), ledger.Repo{ID: "other", Name: "example/other", URL: "https://example.com/other.git"}))
+		deed := ledger.Deed{At: time.Now(), Actor: "ann", Action: "repos set", Object: "example/shop"}
+		const each = 20
+		var wg sync.WaitGroup
+		for _, by := range []*ledger.Ledger{l, there} {
+			wg.Go(func() {
+				for range each {
+					err := by.ChangeRepo(t.Context(), "example/shop", func(r *ledger.Repo) (ledger.Deed, error) {
+						r.Policy.Deny = append(r.Policy.Deny, "tag")
+						return deed, nil
+					})
+					if err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		must(t, l.ChangeRepo(t.Context(), "shop", func(r *ledger.Repo) (ledger.Deed, error) {
+			r.Name, r.Secret, r.Credential = "example/site", []byte("another"), nil
+			return deed, nil
+		}))
+		r, err := there.RepoNamed(t.Context(), "example/site")
+		must(t, err)
+		if len(r.Policy.Deny) != 2*each || r.ID != "shop" || string(r.Secret) != "another" || len(r.Credential) != 0 || r.URL != "https://example.com/shop.git" {
+			t.Errorf("%+v", r)
+		}
+		var refused *ledger.Refusal
+		for _, change := range []func(*ledger.Repo){
+			func(r *ledger.Repo) { r.Name = "example/other" },
+			func(r *ledger.Repo) { r.URL = "https://example.com/other.git" },
+		} {
+			err := l.ChangeRepo(t.Context(), "shop", func(r *ledger.Repo) (ledger.Deed, error) {
+				change(r)
+				return deed, nil
+			})
+			if !errors.As(err, &refused) {
+				t.Errorf("the name or address of another was taken: %v", err)
+			}
+		}
+		for _, name := range []string{"example/shop", ledger.Uploads} {
+			if err := l.ChangeRepo(t.Context(), name, nil); !errors.Is(err, ledger.ErrNone) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if deeds, err := l.Deeds(t.Context(), 100); err != nil || len(deeds) != 2*each+1 {
+			t.Errorf("%d deeds, %v", len(deeds), err)
+		}
+	})
+}
+
 func TestTokens(t *testing.T) {
 	onBoth(t, func(t *testing.T, database string) {
 		l := open(t, database, "here")

@@ -225,15 +225,15 @@ func (l *Ledger) Allow(ctx context.Context, id, commit, who string) error {
 	})
 }
 
-// Refusal says why a run cannot be brought to another state.
+// Refusal says why a run cannot be brought to another state, or a repository be
+// changed so.
 type Refusal struct{ Why string }
 
 func (r *Refusal) Error() string { return r.Why }
 
 // move changes the state of a run as it is at that moment.
 func (l *Ledger) move(ctx context.Context, what, id string, do func(context.Context, *sql.Tx, Run) error) error {
-	var refused *Refusal
-	err := l.change(ctx, what+" run "+id, func(tx *sql.Tx) error {
+	return l.change(ctx, what+" run "+id, func(tx *sql.Tx) error {
 		lock := ""
 		if l.d.locked != "" {
 			lock = " FOR UPDATE OF r"
@@ -244,10 +244,6 @@ func (l *Ledger) move(ctx context.Context, what, id string, do func(context.Cont
 		}
 		return do(ctx, tx, r)
 	})
-	if errors.As(err, &refused) {
-		return refused
-	}
-	return err
 }
 
 func past(s State) string {

@@ -85,9 +85,48 @@ func (l *Ledger) Repo(ctx context.Context, id string) (Repo, error) {
 	return one(ctx, l.read, l.scanRepo, `SELECT `+repoColumns+` FROM repos WHERE id = $1`, id)
 }
 
+const repoNamed = `SELECT ` + repoColumns + ` FROM repos WHERE (name = $1 OR id = $2 OR url = $3) AND id <> '` + Uploads + `'`
+
 // RepoNamed finds a repository by its name, ID or URL.
 func (l *Ledger) RepoNamed(ctx context.Context, name string) (Repo, error) {
-	return one(ctx, l.read, l.scanRepo, `SELECT `+repoColumns+` FROM repos WHERE (name = $1 OR id = $2 OR url = $3) AND id <> '`+Uploads+`'`, name, name, name)
+	return one(ctx, l.read, l.scanRepo, repoNamed, name, name, name)
+}
+
+// ChangeRepo changes what is registered of a repository, found as by RepoNamed, and
+// writes down the deed that change gives: both or neither, and on the repository as
+// it is then, so that nobody undoes what another changes at the same time.
+func (l *Ledger) ChangeRepo(ctx context.Context, name string, change func(*Repo) (Deed, error)) error {
+	return l.change(ctx, "change "+name, func(tx *sql.Tx) error {
+		lock := ""
+		if l.d.locked != "" {
+			lock = " FOR UPDATE"
+		}
+		r, err := one(ctx, tx, l.scanRepo, repoNamed+lock, name, name, name)
+		if err != nil {
+			return err
+		}
+		d, err := change(&r)
+		if err != nil {
+			return err
+		}
+		policy, err := json.Marshal(r.Policy)
+		if err != nil {
+			return err
+		}
+		taken, err := one(ctx, tx, scanOne[int], `SELECT count(*) FROM repos WHERE id <> $1 AND (name = $2 OR url = $3)`, r.ID, r.Name, r.URL)
+		if err == nil && taken > 0 {
+			err = &Refusal{fmt.Sprintf("another repository called %s or at %s is registered already; `slipway repos ls` lists them", r.Name, r.URL)}
+		}
+		if err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `UPDATE repos SET name = $1, url = $2, forge = $3, secret = $4, credential = $5, policy = $6 WHERE id = $7`,
+			r.Name, r.URL, r.Forge, l.seal.seal("secret of "+r.ID, r.Secret), l.seal.seal("credential of "+r.ID, r.Credential), string(policy), r.ID)
+		if err != nil {
+			return err
+		}
+		return note(ctx, tx, d)
+	})
 }
 
 // Repos lists the repositories by name.

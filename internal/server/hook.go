@@ -78,7 +78,7 @@ func (s *Server) deliver(r *http.Request, began time.Time) (code int, says strin
 		return http.StatusTooManyRequests, "too many webhooks of this repository; deliver it again later"
 	}
 	if name := d.Repo.FullName; name != "" && !strings.EqualFold(name, repo.Name) {
-		return http.StatusUnprocessableEntity, fmt.Sprintf("this is the hook of %s, not of %s; register that with `slipway repos add`, or under its new name", repo.Name, name)
+		return http.StatusUnprocessableEntity, fmt.Sprintf("this is the hook of %s, not of %s; register that with `slipway repos add`, or say that it has moved: `slipway repos set %s --name %s`", repo.Name, name, repo.Name, name)
 	}
 	accepted, err := s.Ledger.Accept(ctx, ledger.Delivery{Repo: repo.ID, ID: d.ID, Event: d.Event, At: time.Now()}, s.changes(repo, d))
 	if err != nil {

@@ -48,6 +48,7 @@ var asked = map[string]question{
 	"post /api/v1/uploads":                    {path: "/api/v1/uploads?bytes=5", body: "hello", kind: "application/zstd"},
 	"post /api/v1/runs":                       {path: "/api/v1/runs", body: `{"upload": "` + digest.FromString("hello").String() + `", "event": {"ref": "refs/heads/main", "changed": ["a"]}, "only": ["web"]}`},
 	"get /api/v1/repos":                       {path: "/api/v1/repos"},
+	"post /api/v1/repos/{name}":               {path: "/api/v1/repos/example%2Fweb", body: `{"forks": "deny", "deny": [], "new_secret": true}`},
 	"get /api/v1/schedules":                   {path: "/api/v1/schedules"},
 	"get /api/v1/audit":                       {path: "/api/v1/audit"},
 	"post /api/v1/runs/{id}/allow":            {path: "/api/v1/runs/{held}/allow", body: `{"commit": "` + hash(9) + `"}`},

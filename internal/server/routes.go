@@ -173,6 +173,10 @@ func (s *Server) aboutEnvironments() []route {
 func (s *Server) aboutRoot() []route {
 	return []route{
 		{pattern: "GET /api/v1/repos", role: ledger.Viewer, summary: "List the repositories", gives: content{of: repoList{}}, do: s.repos},
+		{
+			pattern: "POST /api/v1/repos/{name}", role: ledger.Admin, summary: "Change what is registered of a repository; what is not said stays",
+			takes: content{of: RepoChange{}}, gives: content{of: RepoChanged{}}, do: s.setRepo,
+		},
 		{pattern: "GET /api/v1/schedules", role: ledger.Viewer, summary: "List the schedules, with when they are due", gives: content{of: scheduleList{}}, do: s.schedules},
 		{pattern: "GET /api/v1/audit", role: ledger.Admin, summary: "List what was done and refused, the newest first", gives: content{of: deedList{}}, do: s.audit},
 		{
