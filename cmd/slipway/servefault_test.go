@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -205,22 +206,37 @@ func (v *served) allOver(t *testing.T, commit string, n int) []ledger.Run {
 	return nil
 }
 
-// TestServeForgeAway: a git server that is away is asked again, by the same attempt,
-// which says so; one that refuses the credentials is not.
+// TestServeForgeAway: a run whose git server is away waits for it in the queue, and
+// says so; its place is another's meanwhile. One that refuses the credentials is not
+// asked again.
 func TestServeForgeAway(t *testing.T) {
 	v := servedOptions{forge: true}.serve(t)
+	v.env = append(v.env, "SLIPWAY_RUNS=1")
+	other := v.beside(t)
 	v.start(t)
 	first := v.git(t, "rev-parse", "HEAD")
 	v.forge.down()
 	v.push(t, "away", zeros, first)
-	r := v.until(t, first, "asked for again", func(r ledger.Run) bool {
+	waits := func(r ledger.Run) bool {
 		return strings.Contains(string(v.must(t, "logs", r.ID)), "slipway asks again in 2s")
-	})
-	if r.State != ledger.Running {
-		t.Errorf("%s %s", r.State, r.Reason)
+	}
+	r := v.until(t, first, "asked for again", waits)
+	v.git(t, "checkout", "-q", "-b", "beside")
+	beside := v.commit(t, "beside it")
+	v.git(t, "checkout", "-q", "main")
+	push := other.pushOf(zeros, beside)
+	push["ref"], push["repository"] = "refs/heads/beside", "example/other"
+	if code, said := other.deliver(t, "other", push); code != http.StatusAccepted {
+		t.Fatalf("%d %s", code, said)
+	}
+	if r := v.until(t, beside, "over", func(r ledger.Run) bool { return r.State.Over() }); r.State != ledger.Passed {
+		t.Errorf("beside it: %s %s", r.State, r.Reason)
+	}
+	if r, err := v.client(t).run(t.Context(), r.ID); err != nil || r.State.Over() {
+		t.Errorf("%s %s, %v", r.State, r.Reason, err)
 	}
 	v.forge.up(t)
-	if r = v.until(t, first, "promoted", promoted); r.State != ledger.Passed || r.Attempts != 1 {
+	if r = v.until(t, first, "promoted", promoted); r.State != ledger.Passed || r.Attempts < 3 {
 		t.Errorf("%s %s at attempt %d", r.State, r.Reason, r.Attempts)
 	}
 	v.toldOnce(t, first, 2) // what was told while it was away comes later
@@ -235,6 +251,20 @@ func TestServeForgeAway(t *testing.T) {
 	v.forge.deny.Store(false)
 	v.must(t, "rerun", r.ID)
 	v.until(t, second, "promoted", promoted)
+}
+
+// beside registers the repository once more, under another name and as a directory of
+// this machine, and gives what delivers to that.
+func (v *served) beside(t *testing.T) *served {
+	t.Helper()
+	other := *v
+	other.forge = nil
+	var added struct{ Hook, Secret string }
+	if err := json.Unmarshal(v.must(t, "repos", "add", "--name", "example/other", "--json", "--forge", "generic", "file://"+v.bare), &added); err != nil {
+		t.Fatal(err)
+	}
+	other.hook, other.secret = added.Hook, []byte(added.Secret)
+	return &other
 }
 
 // TestServeRegistryAway: a promotion to a registry that is away is tried again, while

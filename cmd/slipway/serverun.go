@@ -89,7 +89,7 @@ func (v *serving) filesOf(ctx context.Context, repo ledger.Repo, run ledger.Run,
 		return v.unpack(ctx, run, dir)
 	}
 	log.Say("", fmt.Sprintf("fetching %s of %s", run.Commit, repo.URL))
-	return fetchCommit(ctx, v.mirror(repo), v.remoteOf(repo, v.flags.policy(), v.flags.knownHosts), run, dir, func(text string) { log.Say("", text) })
+	return fetchCommit(ctx, v.mirror(repo), v.remoteOf(repo, v.flags.policy(), v.flags.knownHosts), run, dir)
 }
 
 // endWithout is the end of a run whose files are not to be had.

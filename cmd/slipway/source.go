@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -19,6 +18,7 @@ import (
 	"slipway/internal/engine"
 	"slipway/internal/git"
 	"slipway/internal/ledger"
+	"slipway/internal/server"
 	"slipway/pipeline"
 )
 
@@ -49,33 +49,12 @@ func (g *globals) remoteOf(repo ledger.Repo, policy git.Policy, knownHosts strin
 	return r
 }
 
-// fetchPauses are how long to wait before a remote that does not answer is asked
-// again: five minutes in all, for a forge that is being brought up to date.
-var fetchPauses = [...]time.Duration{
-	time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 15 * time.Second, 30 * time.Second,
-	time.Minute, time.Minute, time.Minute, time.Minute,
-}
-
 // fetchCommit fetches the commit of a run and what it is compared with, and
-// writes its files to dir. It says when the remote does not answer.
-func fetchCommit(ctx context.Context, mirror *git.Mirror, remote git.Remote, run ledger.Run, dir string, say func(string)) (c checkout, err error) {
+// writes its files to dir. The error is a server.Away where asking again may help.
+func fetchCommit(ctx context.Context, mirror *git.Mirror, remote git.Remote, run ledger.Run, dir string) (c checkout, err error) {
 	c = checkout{mirror: mirror, url: remote.URL, dir: dir}
-	for _, pause := range fetchPauses {
-		if c.commit, err = fetchOne(ctx, mirror, remote, run); err == nil || final(err) {
-			break
-		}
-		say(fmt.Sprintf("%v; slipway asks again in %s", err, pause))
-		select {
-		case <-ctx.Done():
-			return c, context.Cause(ctx)
-		case <-time.After(pause):
-		}
-	}
-	if err != nil && !final(err) {
-		c.commit, err = fetchOne(ctx, mirror, remote, run)
-	}
-	if err != nil {
-		return c, err
+	if c.commit, err = fetchOne(ctx, mirror, remote, run); err != nil {
+		return c, away(err)
 	}
 	c.event = pipeline.Event{Kind: run.Kind, Repo: remote.URL, Ref: run.Ref, Base: run.Base, Commit: c.commit.ID, Trusted: run.Trusted}
 	if run.Kind == pipeline.Schedule {
@@ -85,7 +64,7 @@ func fetchCommit(ctx context.Context, mirror *git.Mirror, remote git.Remote, run
 		return c, nil
 	}
 	if c.event.Changed, err = c.changed(ctx, remote, run); err != nil {
-		return c, err
+		return c, away(err)
 	}
 	if err := os.MkdirAll(filepath.Dir(dir), 0o711); err != nil {
 		return c, err
@@ -97,6 +76,14 @@ func fetchCommit(ctx context.Context, mirror *git.Mirror, remote git.Remote, run
 func final(err error) bool {
 	var gone *git.NotThere
 	return errors.As(err, &gone) || errors.Is(err, git.ErrAddress) || errors.Is(err, git.ErrDenied) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOSPC)
+}
+
+// away says that asking again may give something else.
+func away(err error) error {
+	if final(err) {
+		return err
+	}
+	return &server.Away{Err: err}
 }
 
 // fetchOne fetches the commit; after a forced push no ref may have it any more.

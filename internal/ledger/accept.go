@@ -230,7 +230,7 @@ func (l *Ledger) writeRuns(ctx context.Context, tx *sql.Tx, batch []*arrival) (m
 				home = l.owner
 			}
 			values = append(values, c.Run, d.Repo, string(c.Kind), c.Ref, c.Base, c.Before, c.After, c.Source, flag(c.Trusted), c.Title, c.Author, d.ID, string(c.State), c.Reason, ms(d.At), ended,
-				c.Allowed, c.Asked.text(), home)
+				c.Allowed, c.Asked.text(), home, ms(d.At))
 		}
 	}
 	type one struct {
@@ -240,7 +240,7 @@ func (l *Ledger) writeRuns(ctx context.Context, tx *sql.Tx, batch []*arrival) (m
 	all, err := insert(ctx, tx, l.d, func(r row) (o one, err error) {
 		err = r.Scan(&o.id, &o.seq)
 		return o, err
-	}, `INSERT INTO runs (id, repo, kind, ref, base, old, sha, source, trusted, title, author, delivery, state, reason, created, ended, allowed, asked, home)`, 19, values, `ON CONFLICT DO NOTHING RETURNING id, seq`)
+	}, `INSERT INTO runs (id, repo, kind, ref, base, old, sha, source, trusted, title, author, delivery, state, reason, created, ended, allowed, asked, home, due)`, 20, values, `ON CONFLICT DO NOTHING RETURNING id, seq`)
 	made := make(map[string]int64, len(all))
 	for _, o := range all {
 		made[o.id] = o.seq

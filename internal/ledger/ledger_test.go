@@ -517,6 +517,63 @@ func TestNewerPassedRun(t *testing.T) {
 	})
 }
 
+// A run that is put off waits in the queue: others go before it, and those that would
+// find what it has found go behind them.
+func TestPutOff(t *testing.T) {
+	onBoth(t, func(t *testing.T, database string) {
+		l := opened(t, database)
+		must(t, l.AddRepo(t.Context(), ledger.Repo{ID: "other", Name: "example/other", URL: "https://example.com/other.git"}))
+		first, second := accept2(t, l, 1), accept2(t, l, 2)
+		d, c := push("d3", "b3", 3)
+		d.Repo = "other"
+		accept(t, l, d, c)
+		other := c[0].Run
+
+		a := take(t, l, "a")
+		must(t, l.PutOff(t.Context(), a, "nobody answers", time.Now().Add(time.Hour)))
+		if r := runOf(t, l, first); a.ID != first || r.State != ledger.Queued || r.Reason != "nobody answers" {
+			t.Errorf("%s %s", r.State, r.Reason)
+		}
+		if err := l.PutOff(t.Context(), a, "twice", time.Now()); !errors.Is(err, ledger.ErrTaken) {
+			t.Errorf("what is not held was put off: %v", err)
+		}
+		for _, want := range []string{other, second} {
+			r := take(t, l, "of "+want)
+			if r.ID != want {
+				t.Errorf("took %s, want %s", r.ID, want)
+			}
+			must(t, l.Finish(t.Context(), r, ledger.End{State: ledger.Passed}))
+		}
+		if r, err := l.Take(t.Context(), "early"); !errors.Is(err, ledger.ErrNone) {
+			t.Errorf("took %s before its time, %v", r.ID, err)
+		}
+		_, err := raw(t, database).Exec(`UPDATE runs SET due = 1 WHERE id = $1`, first)
+		must(t, err)
+		take(t, l, "b")
+		_, err = l.Recover(t.Context(), true) // a kill changes nothing of that
+		must(t, err)
+		a = take(t, l, "c")
+		must(t, l.PutOff(t.Context(), a, "", time.Now()))
+		if waited, err := l.Waited(t.Context(), first); waited != 2 || a.Attempts != 3 || err != nil {
+			t.Errorf("it has waited %d times in %d attempts, %v", waited, a.Attempts, err)
+		}
+		a = take(t, l, "d")
+		must(t, l.Finish(t.Context(), a, ledger.End{State: ledger.Broken}))
+		must(t, l.Rerun(t.Context(), first, ledger.Again{}))
+		if waited, err := l.Waited(t.Context(), first); waited != 0 || err != nil {
+			t.Errorf("a rerun has waited %d times, %v", waited, err)
+		}
+
+		a = take(t, l, "last")
+		must(t, l.Cancel(t.Context(), first, "ann says so")) // while it runs
+		must(t, l.PutOff(t.Context(), a, "", time.Now().Add(time.Hour)))
+		if a = take(t, l, "to end"); a.ID != first || a.Cancel != "ann says so" {
+			t.Errorf("%+v", a)
+		}
+		must(t, l.PutOff(t.Context(), a, "", time.Now().Add(time.Hour)))
+	})
+}
+
 // Two who change a repository at once both have their will; what is refused changes nothing.
 func TestChangeRepo(t *testing.T) {
 	onBoth(t, func(t *testing.T, database string) {

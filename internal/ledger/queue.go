@@ -17,13 +17,16 @@ const Lease = time.Minute
 // always kills its server must not do so for ever.
 const maxLost = 10
 
-// Take gives the run that has waited longest to this owner, as a new attempt with
-// the given record, or an ErrNone.
+// Take gives the run that has waited longest, of those that were not put off, to this
+// owner, as a new attempt with the given record, or an ErrNone. One that was put off
+// waits from the time until which it was. What was not is due whatever the clocks of
+// several servers say.
 func (l *Ledger) Take(ctx context.Context, record string) (r Run, err error) {
 	err = l.change(ctx, "take a run", func(tx *sql.Tx) error {
 		now := ms(time.Now())
 		id, err := one(ctx, tx, scanOne[string], `UPDATE runs SET state = 'running', attempts = attempts + 1, record = $1, started = $2, ended = 0, result = '', reason = ''
-			WHERE seq = (SELECT seq FROM runs WHERE state = 'queued' AND (home = '' OR home = $3) ORDER BY seq LIMIT 1 `+l.d.locked+`) RETURNING id`, record, now, l.owner)
+			WHERE seq = (SELECT seq FROM runs WHERE state = 'queued' AND (due = created OR due <= $3) AND (home = '' OR home = $4) ORDER BY due, seq LIMIT 1 `+l.d.locked+`) RETURNING id`,
+			record, now, now, l.owner)
 		if err != nil {
 			return err
 		}
@@ -60,6 +63,7 @@ func (l *Ledger) Cancels(ctx context.Context) (map[string]string, error) {
 type End struct {
 	State   State
 	Reason  string
+	Again   time.Time       // of one that is Queued: when it may be tried again
 	Plan    string          // digest
 	Title   string          // of the commit: for a run that nobody told the title of
 	Result  json.RawMessage // the record of the run
@@ -116,8 +120,36 @@ func (l *Ledger) GiveBack(ctx context.Context, r Run, why string) error {
 	})
 }
 
-// lost is the state of an attempt whose process has ended.
-const lost = "lost"
+// The states of attempts after which the run waits again.
+const (
+	lost   = "lost"    // its process has ended
+	putOff = "put off" // it needs what did not answer
+)
+
+// PutOff lets a run wait until a time, because what it needs does not answer. The
+// other runs of the same source go behind all that wait now: they would find the
+// same, and keep those of others waiting meanwhile.
+func (l *Ledger) PutOff(ctx context.Context, r Run, why string, until time.Time) error {
+	return l.change(ctx, "put run "+r.ID+" off", func(tx *sql.Tx) error {
+		now := time.Now()
+		if err := l.endAttempt(ctx, tx, r, putOff, why, now); err != nil {
+			return err
+		}
+		// One that is to end is taken at once, for that.
+		_, err := tx.ExecContext(ctx, `UPDATE runs SET state = 'queued', reason = $1, due = CASE cancel WHEN '' THEN $2 ELSE due END WHERE id = $3`, why, ms(until), r.ID)
+		if err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `UPDATE runs SET due = $1 WHERE repo = $2 AND source = $3 AND state = 'queued' AND due < $4`, ms(now), r.Repo, r.Source, ms(now))
+		return err
+	})
+}
+
+// Waited says how often a run has been put off since it last came to an end.
+func (l *Ledger) Waited(ctx context.Context, run string) (int, error) {
+	return one(ctx, l.read, scanOne[int], `SELECT count(*) FROM attempts WHERE run = $1 AND state = '`+putOff+`'
+		AND n > (SELECT COALESCE(MAX(n), 0) FROM attempts WHERE run = $2 AND state IN ('passed', 'failed', 'skipped', 'error'))`, run, run)
+}
 
 // Recover takes up the runs whose process has ended: at a start all of this
 // owner's (mine), and those of others whose lease is over. It says how many wait again.

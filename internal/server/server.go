@@ -33,7 +33,8 @@ import (
 type Options struct {
 	Ledger *ledger.Ledger
 	// Run carries out one attempt at a run. ctx ends when it is to stop, with the
-	// reason as its cause. An error is slipway's own failure.
+	// reason as its cause. An error is slipway's own failure; after an Away the run is
+	// tried again, later.
 	Run func(ctx context.Context, repo ledger.Repo, run ledger.Run, log *Log) (ledger.End, error)
 	// Promote brings what a run has built to where it goes by itself, and says what
 	// it did. An error is tried again.

@@ -89,8 +89,11 @@ func (s *Server) carry(running context.Context, run ledger.Run) {
 	delete(s.going, run.ID)
 	s.mu.Unlock()
 	err := s.insist(func(ctx context.Context) error {
-		if errors.Is(context.Cause(running), errStopping) && end.State == ledger.Canceled {
+		switch {
+		case errors.Is(context.Cause(running), errStopping) && end.State == ledger.Canceled:
 			return s.Ledger.GiveBack(ctx, run, errStopping.Error())
+		case end.State == ledger.Queued:
+			return s.Ledger.PutOff(ctx, run, end.Reason, end.Again)
 		}
 		return s.Ledger.Finish(ctx, run, end)
 	})
@@ -130,14 +133,39 @@ func (s *Server) insist(do func(context.Context) error) (err error) {
 	}
 }
 
+// Away is an error of a run that needs what does not answer now, and may soon.
+type Away struct{ Err error }
+
+func (a *Away) Error() string { return a.Err.Error() }
+
+func (a *Away) Unwrap() error { return a.Err }
+
+// pauses are how long a run waits, in the queue, before what was away is asked again:
+// five minutes in all, for a forge that is being brought up to date.
+var pauses = [...]time.Duration{
+	time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 15 * time.Second, 30 * time.Second,
+	time.Minute, time.Minute, time.Minute, time.Minute,
+}
+
+// cutShort is the end of an attempt that an error ended.
+func (s *Server) cutShort(ctx context.Context, run ledger.Run, err error) ledger.End {
+	var away *Away
+	switch {
+	case ctx.Err() != nil:
+		return ledger.End{State: ledger.Canceled, Reason: context.Cause(ctx).Error()}
+	case errors.As(err, &away):
+		waited, unknown := s.Ledger.Waited(ctx, run.ID)
+		if unknown == nil && waited < len(pauses) {
+			return ledger.End{State: ledger.Queued, Reason: fmt.Sprintf("%v; slipway asks again in %s", err, pauses[waited]), Again: time.Now().Add(pauses[waited])}
+		}
+		err = errors.Join(err, unknown)
+	}
+	return ledger.End{State: ledger.Broken, Reason: err.Error()}
+}
+
 // attempt tells news of what it does.
 func (s *Server) attempt(ctx context.Context, run ledger.Run, news func(pipeline.Progress)) ledger.End {
-	broken := func(err error) ledger.End {
-		if ctx.Err() != nil {
-			return ledger.End{State: ledger.Canceled, Reason: context.Cause(ctx).Error()}
-		}
-		return ledger.End{State: ledger.Broken, Reason: err.Error()}
-	}
+	broken := func(err error) ledger.End { return s.cutShort(ctx, run, err) }
 	var repo ledger.Repo
 	err := s.insist(func(ctx context.Context) (err error) {
 		repo, err = s.Ledger.Repo(ctx, run.Repo)
