@@ -152,7 +152,7 @@ func (v *serving) shell(ctx context.Context, k server.Kept, q server.ShellReques
 	if q.Term == "" {
 		e, err = inPipes(ctx, visit, cmd, c)
 	} else {
-		e, err = inTerminalOf(ctx, visit, cmd, q, c)
+		e, err = inTerminal(ctx, visit, cmd, q, c)
 	}
 	end := server.ShellEnd{Code: e.Code}
 	if e.Refused {
@@ -176,8 +176,8 @@ func inPipes(ctx context.Context, v *runner.Visit, cmd runner.Command, c server.
 	return v.Run(asked, cmd, runner.Streams{In: c.In, Out: c.Out, Err: c.Err})
 }
 
-// inTerminalOf joins a console to a terminal in the sandbox.
-func inTerminalOf(ctx context.Context, v *runner.Visit, cmd runner.Command, q server.ShellRequest, c server.Console) (runner.Exit, error) {
+// inTerminal joins a console to a terminal in the sandbox.
+func inTerminal(ctx context.Context, v *runner.Visit, cmd runner.Command, q server.ShellRequest, c server.Console) (runner.Exit, error) {
 	cmd.Env = map[string]string{"TERM": q.Term}
 	t, e, err := v.Open(ctx, cmd, runner.Size(q.Size))
 	if err != nil || e.Refused {

@@ -4,9 +4,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"strings"
@@ -89,7 +87,7 @@ func (g *globals) shell(ctx context.Context, arg string, command []string, f she
 		if len(command) == 0 {
 			fmt.Fprintf(os.Stderr, "slipway: %s as it was left; it ran: %s\n", found[0].Name, strings.Join(v.Command(), " "))
 		}
-		e, err = inTerminal(ctx, v, cmd)
+		e, err = inOurTerminal(ctx, v, cmd)
 	} else {
 		e, err = v.Run(ctx, cmd, runner.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})
 	}
@@ -109,56 +107,41 @@ func (g *globals) shell(ctx context.Context, arg string, command []string, f she
 // input may be lost on one that is not there.
 var loginShell = []string{"/bin/sh", "-c", "command -v bash >/dev/null 2>&1 && exec bash; exec /bin/sh"}
 
-// inTerminal joins our terminal to one in the sandbox until the command ends.
-func inTerminal(ctx context.Context, v *runner.Visit, cmd runner.Command) (runner.Exit, error) {
+// inOurTerminal joins our terminal to one in the sandbox until the command ends.
+func inOurTerminal(ctx context.Context, v *runner.Visit, cmd runner.Command) (runner.Exit, error) {
 	in := int(os.Stdin.Fd())
-	cmd.Env = map[string]string{"TERM": os.Getenv("TERM")}
-	t, e, err := v.Open(ctx, cmd, sizeOf(in))
-	if err != nil || e.Refused {
-		return e, err
-	}
 	raw, err := term.MakeRaw(in)
 	if err != nil {
-		return e, errors.Join(fmt.Errorf("take the terminal over: %w", err), t.Close())
+		return runner.Exit{}, fmt.Errorf("take the terminal over: %w", err)
 	}
-	defer func() { _ = term.Restore(in, raw) }()             // nothing else could be done about it
-	stop := context.AfterFunc(ctx, func() { _ = t.Close() }) // as when a window is closed
+	defer func() { _ = term.Restore(in, raw) }() // nothing else could be done about it
+	sizes, stop := sizesOf(in)
 	defer stop()
-	defer followSize(in, t)()
-	shown := make(chan struct{})
-	go func() {
-		defer close(shown)
-		_, _ = io.Copy(os.Stdout, t.Master) // EIO: nobody is left in the terminal
-	}()
-	go func() { _, _ = io.Copy(t.Master, os.Stdin) }() // ends with this process: nothing interrupts reading a terminal
-	e, err = t.Wait(context.WithoutCancel(ctx))
-	_ = t.Master.SetReadDeadline(time.Now().Add(lastWords)) // what stays in the background may hold it open
-	<-shown
-	return e, errors.Join(err, t.Close())
+	return inTerminal(ctx, v, cmd, server.ShellRequest{Term: os.Getenv("TERM"), Size: terminalSize(in)},
+		server.Console{In: os.Stdin, Out: os.Stdout, Sizes: sizes})
 }
 
 // lastWords is how long what a command has said may be on its way.
 const lastWords = 200 * time.Millisecond
 
-// followSize passes every change of our terminal's size on, until it is stopped.
-func followSize(in int, t *runner.Terminal) (stop func()) {
-	resized := make(chan os.Signal, 1)
+// sizesOf gives our terminal's size whenever it changes, until it is stopped.
+func sizesOf(in int) (sizes <-chan server.Size, stop func()) {
+	resized, out, done := make(chan os.Signal, 1), make(chan server.Size), make(chan struct{})
 	signal.Notify(resized, unix.SIGWINCH)
-	done := make(chan struct{})
 	go func() {
-		defer close(done)
 		for range resized {
-			_ = t.Resize(sizeOf(in)) // or it has just ended
+			select {
+			case out <- terminalSize(in):
+			case <-done:
+			}
 		}
 	}()
-	return func() {
+	return out, func() {
 		signal.Stop(resized)
 		close(resized)
-		<-done
+		close(done)
 	}
 }
-
-func sizeOf(fd int) runner.Size { return runner.Size(sizeThere(fd)) }
 
 // rerunFrozen runs the command of a kept test once more where it ran.
 func (g *globals) rerunFrozen(ctx context.Context, arg string) error {

@@ -90,7 +90,7 @@ func (c *client) shell(ctx context.Context, r ledger.Run, test string, q server.
 		if q.Term = os.Getenv("TERM"); q.Term == "" {
 			q.Term = "xterm"
 		}
-		q.Size = sizeThere(in)
+		q.Size = terminalSize(in)
 	}
 	conn, err := c.dial(ctx, "/api/v1/runs/"+url.PathEscape(r.ID)+"/shell?"+url.Values{"test": {test}}.Encode())
 	if err != nil {
@@ -212,7 +212,7 @@ func (s *joined) followSize(in int, known server.Size) (stop func()) {
 				return
 			case <-time.After(200 * time.Millisecond):
 			}
-			if now := sizeThere(in); now != known {
+			if now := terminalSize(in); now != known {
 				known = now
 				s.say(server.ShellSays{Size: &now})
 			}
@@ -224,7 +224,7 @@ func (s *joined) followSize(in int, known server.Size) (stop func()) {
 	}
 }
 
-func sizeThere(fd int) server.Size {
+func terminalSize(fd int) server.Size {
 	cols, rows, err := term.GetSize(fd)
 	if err != nil {
 		return server.Size{Rows: 24, Cols: 80}

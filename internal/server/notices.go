@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -68,18 +67,13 @@ func (s *Server) sendNotice(ctx context.Context, n ledger.Notice) error {
 	}
 	out := forge.Outgoing{URL: n.To.URL, Secret: n.To.Secret, Client: s.NoticeClient}
 	err = out.Send(ctx, fmt.Sprint(n.Run.ID, "-", n.Seq), time.Now(), body)
-	var failed *forge.PostError
-	switch {
-	case err == nil:
-		s.metrics.notices.WithLabelValues("sent").Inc()
-		return s.Ledger.Noticed(ctx, n, "")
-	case ctx.Err() != nil:
-		return nil
-	case errors.As(err, &failed) && failed.Again && n.Tries < maxTries:
-		s.metrics.notices.WithLabelValues("put off").Inc()
-		return s.Ledger.NoticeLater(ctx, n, time.Now().Add(max(failed.After, backoff(n.Tries))), err.Error())
+	gaveUp, err := said{
+		s.metrics.notices, n.Tries,
+		func(problem string) error { return s.Ledger.Noticed(ctx, n, problem) },
+		func(due time.Time, problem string) error { return s.Ledger.NoticeLater(ctx, n, due, problem) },
+	}.note(ctx, err)
+	if gaveUp != nil {
+		s.Log.Warn().Err(gaveUp).Str("receiver", n.To.ID).Str("run", n.Run.ID).Msg("a receiver does not take a webhook")
 	}
-	s.metrics.notices.WithLabelValues("given up").Inc()
-	s.Log.Warn().Err(err).Str("receiver", n.To.ID).Str("run", n.Run.ID).Msg("a receiver does not take a webhook")
-	return s.Ledger.Noticed(ctx, n, err.Error())
+	return err
 }

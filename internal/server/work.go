@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
@@ -319,20 +320,40 @@ func (s *Server) send(ctx context.Context, repo ledger.Repo, reach Reach, status
 	if err == nil {
 		err = reporter.Post(ctx, repo.Name, statusOf(status, s.Public))
 	}
+	gaveUp, err := said{
+		s.metrics.statuses, status.Tries,
+		func(problem string) error { return s.Ledger.Sent(ctx, status, problem) },
+		func(due time.Time, problem string) error { return s.Ledger.SendLater(ctx, status, due, problem) },
+	}.note(ctx, err)
+	if gaveUp != nil {
+		s.Log.Warn().Err(gaveUp).Str("repo", repo.Name).Str("run", status.Run).Msg("the forge does not take a status")
+	}
+	return err
+}
+
+// said is something that somebody outside is told.
+type said struct {
+	count *prometheus.CounterVec
+	tries int
+	done  func(problem string) error
+	later func(due time.Time, problem string) error
+}
+
+// note writes down what came of it: sent, put off, or given up and for what.
+func (t said) note(ctx context.Context, err error) (gaveUp, _ error) {
 	var failed *forge.PostError
 	switch {
 	case err == nil:
-		s.metrics.statuses.WithLabelValues("sent").Inc()
-		return s.Ledger.Sent(ctx, status, "")
+		t.count.WithLabelValues("sent").Inc()
+		return nil, t.done("")
 	case ctx.Err() != nil:
-		return nil
-	case errors.As(err, &failed) && failed.Again && status.Tries < maxTries:
-		s.metrics.statuses.WithLabelValues("put off").Inc()
-		return s.Ledger.SendLater(ctx, status, time.Now().Add(max(failed.After, backoff(status.Tries))), err.Error())
+		return nil, nil
+	case errors.As(err, &failed) && failed.Again && t.tries < maxTries:
+		t.count.WithLabelValues("put off").Inc()
+		return nil, t.later(time.Now().Add(max(failed.After, backoff(t.tries))), err.Error())
 	}
-	s.metrics.statuses.WithLabelValues("given up").Inc()
-	s.Log.Warn().Err(err).Str("repo", repo.Name).Str("run", status.Run).Msg("the forge does not take a status")
-	return s.Ledger.Sent(ctx, status, err.Error())
+	t.count.WithLabelValues("given up").Inc()
+	return err, t.done(err.Error())
 }
 
 // statusOf is what a forge shows.
