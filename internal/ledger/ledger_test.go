@@ -292,6 +292,30 @@ func TestRecoverTakesUpWhatWasCutOff(t *testing.T) {
 	})
 }
 
+// A database that ends after it has written something down, and before it could say
+// so, leaves a run that its owner does not know of.
+func TestWhatWasTakenUnawares(t *testing.T) {
+	onBoth(t, func(t *testing.T, database string) {
+		l := opened(t, database)
+		first, second := accept2(t, l, 1), accept2(t, l, 2)
+		if r := take(t, l, "a"); r.ID != first || r.Attempts != 1 {
+			t.Errorf("took %s, attempt %d", r.ID, r.Attempts)
+		}
+		if r := take(t, l, "a"); r.ID != first || r.Attempts != 1 {
+			t.Errorf("asked again, took %s, attempt %d", r.ID, r.Attempts)
+		}
+		take(t, l, "b")
+		age(t, database, "here")
+		must(t, l.Beat(t.Context(), []string{first})) // it knows of this one
+		if n, err := l.Recover(t.Context(), false); n != 1 || err != nil {
+			t.Errorf("%d recovered, %v", n, err)
+		}
+		if r := take(t, l, "c"); r.ID != second || r.Attempts != 2 {
+			t.Errorf("took %s, attempt %d", r.ID, r.Attempts)
+		}
+	})
+}
+
 // raw opens the database beside a ledger.
 func raw(t testing.TB, database string) *sql.DB {
 	t.Helper()
@@ -468,11 +492,16 @@ func TestPromotionsSurvive(t *testing.T) {
 		if r.ID != first || p.Tries != 1 {
 			t.Fatalf("took %s, try %d", r.ID, p.Tries)
 		}
+		r, p, err = l.TakePromotion(t.Context(), soon) // the answer did not come
+		must(t, err)
+		if r.ID != first || p.Tries != 2 {
+			t.Fatalf("asked again, took %s, try %d", r.ID, p.Tries)
+		}
 		_, err = l.Recover(t.Context(), true) // killed while it was on
 		must(t, err)
 		r, p, err = l.TakePromotion(t.Context(), soon)
 		must(t, err)
-		if r.ID != first || p.Tries != 2 {
+		if r.ID != first || p.Tries != 3 {
 			t.Fatalf("after a crash took %s, try %d", r.ID, p.Tries)
 		}
 		must(t, l.EndPromotion(t.Context(), p, "the registry is down", time.Now().Add(time.Hour)))

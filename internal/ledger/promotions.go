@@ -31,11 +31,12 @@ func scanPromotion(r row) (p Promotion, err error) {
 }
 
 // TakePromotion gives the run whose promotion is due for longest, or an ErrNone.
-// It stays this owner's until it is done or put off, or the owner starts again.
+// It stays this owner's until it is done or put off, and comes again where that
+// could not be written down: an owner does one promotion at a time.
 func (l *Ledger) TakePromotion(ctx context.Context, now time.Time) (r Run, p Promotion, err error) {
 	err = l.change(ctx, "take a promotion", func(tx *sql.Tx) error {
 		p, err = one(ctx, tx, scanPromotion, `UPDATE promotions SET state = 'running', owner = $1, tries = tries + 1
-			WHERE run = (SELECT m.run FROM promotions m JOIN runs r ON r.id = m.run WHERE m.state = 'due' AND m.due <= $2 AND m.owner = $3 ORDER BY r.seq LIMIT 1)
+			WHERE run = (SELECT m.run FROM promotions m JOIN runs r ON r.id = m.run WHERE (m.state = 'running' OR m.state = 'due' AND m.due <= $2) AND m.owner = $3 ORDER BY r.seq LIMIT 1)
 			RETURNING run, state, tries, detail`, l.owner, ms(now), l.owner)
 		if err != nil {
 			return err

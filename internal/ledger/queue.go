@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Lease is how long an attempt of another owner is believed to live after its
-// last beat. Of its own attempts an owner knows at its start that they are dead.
+// Lease is how long an attempt is believed to live after its last beat. Of its own
+// attempts an owner knows at its start that they are dead.
 const Lease = time.Minute
 
 // maxLost is how often a run may end with the process that runs it. One that
@@ -20,10 +20,15 @@ const maxLost = 10
 // Take gives the run that has waited longest, of those that were not put off, to this
 // owner, as a new attempt with the given record, or an ErrNone. One that was put off
 // waits from the time until which it was. What was not is due whatever the clocks of
-// several servers say.
+// several servers say. Whoever gets another error asks with the same record again: the
+// database may have written down what it could not tell any more.
 func (l *Ledger) Take(ctx context.Context, record string) (r Run, err error) {
 	err = l.change(ctx, "take a run", func(tx *sql.Tx) error {
 		now := ms(time.Now())
+		r, err = one(ctx, tx, scanRun, runsOf+`JOIN attempts a ON a.run = r.id WHERE a.record = $1 AND a.ended = 0`, record)
+		if !errors.Is(err, ErrNone) {
+			return err
+		}
 		id, err := one(ctx, tx, scanOne[string], `UPDATE runs SET state = 'running', attempts = attempts + 1, record = $1, started = $2, ended = 0, result = '', reason = ''
 			WHERE seq = (SELECT seq FROM runs WHERE state = 'queued' AND (due = created OR due <= $3) AND (home = '' OR home = $4) ORDER BY due, seq LIMIT 1 `+l.d.locked+`) RETURNING id`,
 			record, now, now, l.owner)
@@ -40,11 +45,16 @@ func (l *Ledger) Take(ctx context.Context, record string) (r Run, err error) {
 	return r, err
 }
 
-// Beat says that this owner lives, and gives the reasons of those of its runs that are to end.
-func (l *Ledger) Beat(ctx context.Context) error {
+// Beat says that this owner lives, and goes on with these runs.
+func (l *Ledger) Beat(ctx context.Context, runs []string) error {
 	return l.change(ctx, "renew the lease", func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `UPDATE attempts SET beat = $1 WHERE owner = $2 AND ended = 0`, ms(time.Now()), l.owner)
-		return err
+		for _, run := range runs {
+			_, err := tx.ExecContext(ctx, `UPDATE attempts SET beat = $1 WHERE run = $2 AND owner = $3 AND ended = 0`, ms(time.Now()), run, l.owner)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 
@@ -156,8 +166,8 @@ func (l *Ledger) Waited(ctx context.Context, run string) (int, error) {
 func (l *Ledger) Recover(ctx context.Context, mine bool) (n int, err error) {
 	err = l.change(ctx, "take up what was cut off", func(tx *sql.Tx) error {
 		now := time.Now()
-		dead, err := rows(ctx, tx, scanRun, runsOf+`JOIN attempts a ON a.run = r.id AND a.ended = 0 WHERE (a.owner = $1 AND $2 = 1) OR (a.owner <> $3 AND a.beat < $4)`,
-			l.owner, flag(mine), l.owner, ms(now.Add(-Lease)))
+		dead, err := rows(ctx, tx, scanRun, runsOf+`JOIN attempts a ON a.run = r.id AND a.ended = 0 WHERE (a.owner = $1 AND $2 = 1) OR a.beat < $3`,
+			l.owner, flag(mine), ms(now.Add(-Lease)))
 		if err != nil {
 			return err
 		}
@@ -177,7 +187,7 @@ func (l *Ledger) Recover(ctx context.Context, mine bool) (n int, err error) {
 }
 
 func (l *Ledger) recoverOne(ctx context.Context, tx *sql.Tx, r Run, now time.Time) (again bool, err error) {
-	_, err = tx.ExecContext(ctx, `UPDATE attempts SET ended = $1, state = '`+lost+`', reason = $2 WHERE run = $3 AND ended = 0`, ms(now), "the server ended while it ran", r.ID)
+	_, err = tx.ExecContext(ctx, `UPDATE attempts SET ended = $1, state = '`+lost+`', reason = $2 WHERE run = $3 AND ended = 0`, ms(now), "its server ended, or could not write down what came of it", r.ID)
 	if err != nil {
 		return false, err
 	}

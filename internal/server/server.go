@@ -12,8 +12,10 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -145,7 +147,6 @@ func (s *Server) Work(ctx context.Context) error {
 		s.every(ctx, time.Second, s.promotable, func(ctx context.Context) error { return s.promote(ctx, running) })
 	})
 	all.Go(func() { s.every(ctx, 300*time.Millisecond, nil, s.cancelRuns) })
-	all.Go(func() { s.every(ctx, ledger.Lease/4, nil, s.beat) })
 	all.Go(func() { s.every(ctx, time.Hour, nil, s.forget) })
 	if s.Short != nil {
 		all.Go(func() {
@@ -161,6 +162,11 @@ func (s *Server) Work(ctx context.Context) error {
 	if s.Tidy != nil {
 		all.Go(func() { s.every(ctx, 15*time.Second, nil, s.Tidy) })
 	}
+	beating, rest := context.WithCancel(context.WithoutCancel(ctx)) // runs go on for a while after ctx has ended
+	var heart sync.WaitGroup
+	heart.Go(func() { s.every(beating, ledger.Lease/4, nil, s.beat) })
+	defer heart.Wait()
+	defer rest()
 	ended := make(chan struct{})
 	go func() { all.Wait(); close(ended) }()
 	<-ctx.Done()
@@ -206,11 +212,18 @@ func (s *Server) forget(ctx context.Context) error {
 	return errors.Join(s.Ledger.ForgetDeliveries(ctx, time.Now().Add(-kept)), s.sweepUploads(ctx))
 }
 
-// beat says that this server lives, and looks for others that do not.
+// beat says that this server lives and what it goes on with, and looks for runs
+// that nobody goes on with. The order matters to a machine that has slept.
 func (s *Server) beat(ctx context.Context) error {
+	s.mu.Lock()
+	going := slices.Collect(maps.Keys(s.going))
+	s.mu.Unlock()
+	if err := s.Ledger.Beat(ctx, going); err != nil {
+		return err
+	}
 	n, err := s.Ledger.Recover(ctx, false)
 	if n > 0 {
 		nudge(s.poke)
 	}
-	return errors.Join(err, s.Ledger.Beat(ctx))
+	return err
 }

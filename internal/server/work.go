@@ -43,8 +43,9 @@ func (s *Server) takeRuns(ctx, running context.Context) {
 
 // next waits for a run. It looks every second, too: another process may have put one there.
 func (s *Server) next(ctx context.Context) (ledger.Run, error) {
+	record := s.NewID()
 	for {
-		run, err := s.Ledger.Take(ctx, s.NewID())
+		run, err := s.Ledger.Take(ctx, record)
 		switch {
 		case err == nil:
 			return run, nil
@@ -86,9 +87,6 @@ func (s *Server) carry(running context.Context, run ledger.Run) {
 	release()
 	spans.end()
 	endSpan(span, end)
-	s.mu.Lock()
-	delete(s.going, run.ID)
-	s.mu.Unlock()
 	err := s.insist(func(ctx context.Context) error {
 		switch {
 		case errors.Is(context.Cause(running), errStopping) && end.State == ledger.Canceled:
@@ -98,6 +96,9 @@ func (s *Server) carry(running context.Context, run ledger.Run) {
 		}
 		return s.Ledger.Finish(ctx, run, end)
 	})
+	s.mu.Lock()
+	delete(s.going, run.ID)
+	s.mu.Unlock()
 	s.bells.ring(run.ID)
 	s.metrics.runs.WithLabelValues(string(end.State)).Inc()
 	s.metrics.runTime.Observe(time.Since(began).Seconds())
