@@ -30,9 +30,9 @@ import (
 
 // retentionFlags say what a root keeps of what may go.
 type retentionFlags struct {
-	cache           string
-	keptRuns        int
-	runsFor, images time.Duration
+	cache                   string
+	keptRuns                int
+	runsFor, images, ledger time.Duration
 }
 
 func (f *retentionFlags) register(fs *pflag.FlagSet, runs int) {
@@ -40,14 +40,13 @@ func (f *retentionFlags) register(fs *pflag.FlagSet, runs int) {
 	fs.IntVar(&f.keptRuns, "keep-runs", runs, "how many runs to keep, with their logs and artifacts")
 	fs.DurationVar(&f.runsFor, "keep-runs-for", 0, "how long to keep them at most, e.g. 2160h (default: without an end)")
 	fs.DurationVar(&f.images, "keep-images", 30*24*time.Hour, "how long to keep images that no tag and no environment names, and what environments ran before")
+	fs.DurationVar(&f.ledger, "keep-ledger", 365*24*time.Hour, "how long the ledger keeps runs that have ended, and that no proof and no environment refers to; 0: for ever")
 }
 
 func (f retentionFlags) retention(all bool) (server.Retention, error) {
 	bytes, err := keepBytes(f.cache, all)
-	if f.keptRuns < 0 || f.runsFor < 0 || f.images < 0 {
-		err = errors.Join(err, usagef("--keep-runs, --keep-runs-for and --keep-images take nothing below 0"))
-	}
-	return server.Retention{Cache: bytes, Runs: f.keptRuns, RunsFor: int64(f.runsFor.Seconds()), ImagesFor: int64(f.images.Seconds())}, err
+	how := server.Retention{Cache: bytes, Runs: f.keptRuns, RunsFor: int64(f.runsFor.Seconds()), ImagesFor: int64(f.images.Seconds()), LedgerFor: int64(f.ledger.Seconds())}
+	return how, errors.Join(err, asUsage(how.Check()))
 }
 
 func gcCommand(g *globals) *cobra.Command {
@@ -101,6 +100,7 @@ func gcCommand(g *globals) *cobra.Command {
 		}{
 			"keep": {"keep_cache_bytes", how.Cache}, "all": {"keep_cache_bytes", how.Cache}, "keep-runs": {"keep_runs", how.Runs},
 			"keep-runs-for": {"keep_runs_seconds", how.RunsFor}, "keep-images": {"keep_images_seconds", how.ImagesFor},
+			"keep-ledger": {"keep_ledger_seconds", how.LedgerFor},
 		} {
 			if cmd.Flags().Changed(flag) {
 				asked[field.name] = field.value
@@ -134,6 +134,9 @@ func (g *globals) showCollected(got server.Collected) error {
 	if got.Mirrors > 0 {
 		fmt.Printf("removed %d mirrors of repositories; what runs need of them is fetched again\n", got.Mirrors)
 	}
+	if got.Forgotten > 0 {
+		fmt.Printf("removed %d runs from the ledger\n", got.Forgotten)
+	}
 	return nil
 }
 
@@ -149,9 +152,16 @@ func (g *globals) collect(ctx context.Context, s *stack, how server.Retention, e
 	errs := []error{err}
 	got.Volumes, err = g.pruneVolumes(ctx, s.volumes)
 	errs = append(errs, err)
-	images, err := g.collectImages(ctx, environments, time.Duration(how.ImagesFor)*time.Second)
-	got.Images, got.ImagesBytes = images.Manifests, images.Bytes
-	errs = append(errs, err)
+	needed, err := g.neededImages(ctx, environments, time.Now().Add(-time.Duration(how.ImagesFor)*time.Second))
+	if err != nil {
+		errs = append(errs, fmt.Errorf("no image and no run of the ledger was removed, because an environment may need it: %w", err))
+	} else {
+		images, err := g.collectImages(ctx, needed, time.Duration(how.ImagesFor)*time.Second)
+		got.Images, got.ImagesBytes = images.Manifests, images.Bytes
+		errs = append(errs, err)
+		got.Forgotten, err = g.forgetRuns(ctx, l, needed, time.Duration(how.LedgerFor)*time.Second)
+		errs = append(errs, err)
+	}
 	got.Runs, err = dropRuns(ctx, s.store, how, l)
 	errs = append(errs, err)
 	got.Mirrors, err = g.clearMirrors(ctx, l)
@@ -246,16 +256,11 @@ func (g *globals) pruneVolumes(ctx context.Context, open *volume.Store) (int, er
 }
 
 // collectImages removes manifests of the image store that no tag names, that were
-// not touched for so long, and that no environment runs or may be brought back to;
-// then what no manifest has, a day after its last use. Where the environments
-// cannot be read nothing is removed: one may run any of them.
-func (g *globals) collectImages(ctx context.Context, f environmentFlags, keep time.Duration) (c local.Collected, err error) {
+// not touched for so long, and that no environment needs; then what no manifest has,
+// a day after its last use.
+func (g *globals) collectImages(ctx context.Context, needed map[digest.Digest]bool, keep time.Duration) (c local.Collected, err error) {
 	if _, err := os.Stat(imageStore(g.root)); err != nil {
 		return c, nil //nolint:nilerr // no store, nothing to remove
-	}
-	needed, err := g.neededImages(ctx, f, time.Now().Add(-keep))
-	if err != nil {
-		return c, fmt.Errorf("no image was removed, because an environment may need it: %w", err)
 	}
 	images, err := g.images()
 	if err != nil {
@@ -275,7 +280,8 @@ func (g *globals) collectImages(ctx context.Context, f environmentFlags, keep ti
 	return c, err
 }
 
-// neededImages asks the environments, and the log of what this root promoted.
+// neededImages asks the environments, and the log of what this root promoted. Where
+// they cannot be read nothing may be removed: one may run any image.
 func (g *globals) neededImages(ctx context.Context, f environmentFlags, since time.Time) (map[digest.Digest]bool, error) {
 	access, err := f.access(g)
 	if err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"database/sql"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -20,15 +21,7 @@ func TestServeGC(t *testing.T) {
 	v := newServed(t)
 	v.start(t)
 	over := func(r ledger.Run) bool { return r.State.Over() }
-	before, commits := zeros, []string{v.git(t, "rev-parse", "HEAD")}
-	for n := range 3 {
-		if n > 0 {
-			commits = append(commits, v.commit(t, "another"))
-		}
-		v.push(t, commits[n], before, commits[n])
-		v.until(t, commits[n], "promoted", promoted)
-		before = commits[n]
-	}
+	v.promoteAll(t, 3)
 	runs := v.runs(t) // the newest first
 	gone := filepath.Join(v.root, "mirrors", "gone")
 	if err := os.Mkdir(gone, 0o700); err != nil {
@@ -73,6 +66,58 @@ func TestServeGC(t *testing.T) {
 	}
 	v.stop(t, syscall.SIGTERM)
 	v.nothingLeft(t, "after the server")
+}
+
+// promoteAll brings so many commits to the environment, one after the other.
+func (v *served) promoteAll(t *testing.T, n int) (commits []string) {
+	t.Helper()
+	before, commit := zeros, v.git(t, "rev-parse", "HEAD")
+	for range n {
+		v.push(t, commit, before, commit)
+		v.until(t, commit, "promoted", promoted)
+		commits, before = append(commits, commit), commit
+		commit = v.commit(t, "another")
+	}
+	return commits
+}
+
+// The ledger forgets a run of long ago when no proof in the root speaks of it any more;
+// those stay that built what an environment runs, or would be brought back to.
+func TestServeForgets(t *testing.T) {
+	v := newServed(t)
+	v.start(t)
+	commits := v.promoteAll(t, 4)
+	db, err := sql.Open("sqlite", filepath.Join(v.root, "server", "ledger.db")+"?_pragma=busy_timeout(5000)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.Exec(`UPDATE runs SET created = created - $1, ended = ended - $1`, (366 * 24 * time.Hour).Milliseconds()); err != nil {
+		t.Fatal(err)
+	}
+	forget := func(args ...string) (got server.Collected) {
+		t.Helper()
+		if err := json.Unmarshal(v.must(t, append([]string{"gc", "--json"}, args...)...), &got); err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	if got := forget(); got.Forgotten != 0 {
+		t.Errorf("while their proofs are there: %+v", got)
+	}
+	if got := forget("--keep-images", "0s", "--keep-ledger", "0s"); got.Forgotten != 0 || got.Images == 0 {
+		t.Errorf("kept for ever: %+v", got)
+	}
+	if got := forget("--keep-images", "0s"); got.Forgotten != 2 {
+		t.Errorf("%+v", got)
+	}
+	left := v.runs(t)
+	if len(left) != 2 || left[0].Commit != commits[3] || left[1].Commit != commits[2] {
+		t.Errorf("%+v", left)
+	}
+	if out, err := v.slipway("gc", "--keep-ledger", "24h").CombinedOutput(); err == nil || !strings.Contains(string(out), "2160 hours at least") {
+		t.Errorf("%s, %v", out, err)
+	}
 }
 
 // A run whose failed test is kept stays with it: its sandbox has files of the run mounted.

@@ -81,6 +81,26 @@ func Verify(subject ocispec.Descriptor, manifest, bundle []byte, keys []Key, now
 	return Verified{digest.FromBytes(manifest), about, key, at, p}, nil
 }
 
+// Runs gives the runs that an attestation speaks of, whoever signed it: what is known
+// of them is worth keeping while it is. One that cannot be read gives none.
+func Runs(bundle []byte) []string {
+	b, err := decodeBundle(bundle)
+	if err != nil {
+		return nil
+	}
+	_, p, err := decodeStatement(b.Envelope.Payload)
+	if err != nil {
+		return nil
+	}
+	switch p := p.(type) {
+	case TestResult:
+		return []string{p.Run, p.ReusedFrom}
+	case Provenance:
+		return []string{p.Run}
+	}
+	return nil
+}
+
 // signerOf finds the key that signed b among keys.
 func signerOf(b bundle, keys []Key) (Key, error) {
 	for _, k := range keys {

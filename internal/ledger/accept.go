@@ -341,12 +341,3 @@ func flag(b bool) int {
 	}
 	return 0
 }
-
-// ForgetDeliveries removes the IDs of deliveries from before a time; what they
-// made stays.
-func (l *Ledger) ForgetDeliveries(ctx context.Context, before time.Time) error {
-	return l.change(ctx, "forget old deliveries", func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `DELETE FROM deliveries WHERE received < $1`, ms(before))
-		return err
-	})
-}

@@ -2,6 +2,8 @@ package server
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -15,6 +17,18 @@ type Retention struct {
 	Runs      int   `json:"keep_runs,omitempty"`           // so many, with their logs and artifacts,
 	RunsFor   int64 `json:"keep_runs_seconds,omitempty"`   // and none that is older; 0: however old
 	ImagesFor int64 `json:"keep_images_seconds,omitempty"` // that no tag and no environment names
+	LedgerFor int64 `json:"keep_ledger_seconds,omitempty"` // runs in the ledger that no proof and no environment refers to; 0: for ever
+}
+
+// Check says what cannot be kept so.
+func (r Retention) Check() error {
+	if least := int64(ledger.KnownFor.Seconds()); r.LedgerFor != 0 && r.LedgerFor < least {
+		return fmt.Errorf("the ledger keeps runs for %d hours at least (--keep-ledger %s), or for ever (0): as long as it knows deliveries that may come again", least/3600, ledger.KnownFor)
+	}
+	if r.Runs < 0 || r.RunsFor < 0 || r.ImagesFor < 0 {
+		return errors.New("--keep-runs, --keep-runs-for and --keep-images take nothing below 0")
+	}
+	return nil
 }
 
 // Collected is what was freed.
@@ -25,6 +39,7 @@ type Collected struct {
 	Images      int   `json:"images_removed"`
 	ImagesBytes int64 `json:"images_freed_bytes"`
 	Mirrors     int   `json:"mirrors_removed"`
+	Forgotten   int   `json:"ledger_runs_removed"`
 }
 
 const (
@@ -97,6 +112,10 @@ func (c *collector) look(ctx context.Context) error {
 func (s *Server) gc(w http.ResponseWriter, r *http.Request) {
 	how := s.Retain
 	if !s.take(w, r, &how) {
+		return
+	}
+	if err := how.Check(); err != nil {
+		s.say(w, http.StatusBadRequest, problem{err.Error()})
 		return
 	}
 	if err := http.NewResponseController(w).SetWriteDeadline(time.Time{}); err != nil { // runs may take hours

@@ -68,6 +68,9 @@ func TestSpaceIsFreedWhileNothingRuns(t *testing.T) {
 		t.Errorf("%s", said)
 	}
 	w.until(t, "over", func(r ledger.Run) bool { return r.ID != first.ID && over(r) })
+	if code, said := w.ask(t, http.MethodPost, "/api/v1/gc", token, `{"keep_ledger_seconds": 86400}`); code != http.StatusBadRequest || !strings.Contains(said, "2160 hours at least") {
+		t.Errorf("%d %s", code, said)
+	}
 	if code, said := w.ask(t, http.MethodPost, "/api/v1/gc", w.token(t, ledger.Sysadmin), `{}`); code != http.StatusForbidden {
 		t.Errorf("%d %s", code, said)
 	}

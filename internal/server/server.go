@@ -205,11 +205,8 @@ func nudge(c chan struct{}) {
 	}
 }
 
-// kept is how long the IDs of deliveries are known.
-const kept = 90 * 24 * time.Hour
-
 func (s *Server) forget(ctx context.Context) error {
-	return errors.Join(s.Ledger.ForgetDeliveries(ctx, time.Now().Add(-kept)), s.sweepUploads(ctx))
+	return errors.Join(s.Ledger.ForgetDeliveries(ctx, time.Now().Add(-ledger.KnownFor)), s.sweepUploads(ctx))
 }
 
 // beat says that this server lives and what it goes on with, and looks for runs

@@ -159,6 +159,17 @@ func (r *Repository) Tag(ctx context.Context, tag string, d digest.Digest) error
 	})
 }
 
+// OfType lists the manifests of an artifact type, whatever they refer to.
+func (r *Repository) OfType(artifactType string) (found []ocispec.Descriptor, err error) {
+	all, err := r.manifests()
+	for d, m := range all {
+		if m.ArtifactType == artifactType {
+			found = append(found, ocispec.Descriptor{MediaType: m.MediaType, Digest: d, ArtifactType: artifactType})
+		}
+	}
+	return found, err
+}
+
 // Referrers lists the manifests whose subject is d, sorted by digest: those of
 // one artifact type, or all where it is "".
 func (r *Repository) Referrers(_ context.Context, d digest.Digest, artifactType string) ([]ocispec.Descriptor, error) {
