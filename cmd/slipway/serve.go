@@ -212,6 +212,9 @@ func (g *globals) serve(ctx context.Context, f serveFlags) (err error) {
 	}
 	g.log = zerolog.New(os.Stderr).Level(level).With().Timestamp().Logger()
 	v := &serving{globals: g, flags: f, left: map[string]bool{}, bound: f.keep.bound()}
+	asked := ctx
+	ctx, v.end = context.WithCancelCause(ctx)
+	defer v.end(nil)
 	if v.stack, err = g.open(ctx, openOptions{command: serveName, sandbox: true, volumes: true, parallel: f.parallel}); err != nil {
 		return err
 	}
@@ -235,7 +238,10 @@ func (g *globals) serve(ctx context.Context, f serveFlags) (err error) {
 		return usageError{err}
 	}
 	defer stop()
-	return v.listen(ctx, certificate)
+	if err := v.listen(ctx, certificate); err != nil || asked.Err() != nil {
+		return err
+	}
+	return context.Cause(ctx)
 }
 
 // options make a server of an opened root.

@@ -18,6 +18,7 @@ import (
 
 	"slipway/internal/ledger"
 	"slipway/internal/need"
+	"slipway/internal/volume"
 )
 
 // smallDisk makes a directory that is an ext4 file system of so many bytes.
@@ -176,6 +177,52 @@ func (v *served) fillsUp(t *testing.T, before string) {
 		t.Errorf("%s %s", r.State, r.Reason)
 	}
 	free()
+	v.must(t, "rerun", r.ID)
+	r = v.until(t, second, "over again", func(r ledger.Run) bool { return r.State.Over() && r.Attempts == 2 })
+	if r.State != ledger.Passed {
+		t.Errorf("%s %s", r.State, r.Reason)
+	}
+}
+
+// TestServeBrokenVolumes: where the file system that volumes are in has had an error,
+// the server says so and ends, and its next start mends that.
+func TestServeBrokenVolumes(t *testing.T) {
+	_, missing := exec.LookPath("mkfs.xfs")
+	need.Have(t, "xfs", missing)
+	v := newServed(t)
+	made, err := volume.Open(t.Context(), volume.Options{Root: v.root, Backend: volume.XFSLoop})
+	if err != nil || made.Close() != nil {
+		t.Fatal(err)
+	}
+	v.write(t, ".ci.yml", "version: 1\nvolumes: {rows: {from: ./seed}}\n"+
+		"images: {web: {build: ., tests: {unit: {command: \"cat /a.txt; echo two > /rows/two\", volumes: [\"rows:/rows\"]}}}}\n")
+	v.write(t, "seed/one", "1\n")
+	first := v.commit(t, "volumes")
+	v.start(t)
+	v.push(t, "first", zeros, first)
+	if r := v.until(t, first, "over", func(r ledger.Run) bool { return r.State.Over() }); r.State != ledger.Passed {
+		t.Fatalf("%s %s\n%s", r.State, r.Reason, v.must(t, "logs", r.ID))
+	}
+	data, err := os.Open(filepath.Join(v.root, "volumes", "data"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const shutdown = 0x8004587d // xfs_fsops.h: XFS_IOC_GOINGDOWN
+	err = unix.IoctlSetPointerInt(int(data.Fd()), shutdown, 1)
+	if err := errors.Join(err, data.Close()); err != nil {
+		t.Fatal(err)
+	}
+	second := v.commit(t, "another")
+	v.push(t, "second", first, second)
+	_ = v.cmd.Wait() // the code says how
+	if said := v.said(); v.cmd.ProcessState.Success() || !strings.Contains(said, "had an error") || !strings.Contains(said, "next start") {
+		t.Fatalf("%v\n%s", v.cmd.ProcessState, said)
+	}
+	v.start(t)
+	r := v.until(t, second, "over", func(r ledger.Run) bool { return r.State.Over() })
+	if r.State != ledger.Broken || !strings.Contains(r.Reason, "next start") {
+		t.Errorf("%s %s", r.State, r.Reason)
+	}
 	v.must(t, "rerun", r.ID)
 	r = v.until(t, second, "over again", func(r ledger.Run) bool { return r.State.Over() && r.Attempts == 2 })
 	if r.State != ledger.Passed {

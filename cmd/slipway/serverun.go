@@ -35,6 +35,7 @@ type serving struct {
 	bound   keepBound
 	left    map[string]bool // directories of runs that kept tests have mounted; under stack.keeping
 	tracer  trace.Tracer    // nil: nobody is sent traces
+	end     context.CancelCauseFunc
 }
 
 // workDir is where commits are written out for their runs. What is in it when a
@@ -76,11 +77,28 @@ func (v *serving) run(ctx context.Context, repo ledger.Repo, run ledger.Run, log
 		return ledger.End{State: ledger.Failed, Reason: err.Error(), Plan: plan.Digest.String()}, nil
 	}
 	record, err := v.carry(ctx, v.stack, v.jobOf(repo, run, c, plan, past, secrets, log))
+	if err != nil || record.State != pipeline.Passed {
+		err = errors.Join(err, v.broken())
+	}
 	if err != nil {
 		return end, err
 	}
 	v.sayKept(run, record, log)
 	return v.endOf(run, c, record)
+}
+
+// broken is why the volumes cannot be used by this process any more. The server ends
+// then, to be started again, unless the disk is still full.
+func (v *serving) broken() error {
+	err := v.stack.volumes.Broken()
+	if err == nil {
+		return nil
+	}
+	if short, _ := v.short(); !short { // what cannot be known is no reason to go on
+		err = fmt.Errorf("%w; the server ends, and its next start opens it anew", err)
+		v.end(err)
+	}
+	return err
 }
 
 // filesOf writes the files of a run out.

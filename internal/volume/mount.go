@@ -74,11 +74,11 @@ func (s *Store) mount() error {
 		if !ours {
 			return fmt.Errorf("%s is mounted at %s, which slipway did not do; unmount it", mounted, s.data)
 		}
-		if writable(s.data) {
+		if broken(s.data) == nil {
 			return nil
 		}
-		// The kernel makes a file system read-only after an error, and so it
-		// stays until it is mounted anew.
+		// The kernel makes a file system read-only after an error, or shuts it, and
+		// so it stays until it is mounted anew.
 		if err := unmount(s.data); err != nil {
 			return err
 		}
@@ -94,8 +94,8 @@ func (s *Store) mount() error {
 	if err := mountImage(dev.Name(), s.data, s.backend); err != nil {
 		return err
 	}
-	if !writable(s.data) {
-		return errors.Join(fmt.Errorf("the file system in %s had an error and is read-only; see dmesg, stop every slipway that uses it, and move %s away if that does not help", image, s.root), unmount(s.data))
+	if err := broken(s.data); err != nil {
+		return errors.Join(fmt.Errorf("the file system in %s had an error and cannot be written to: %w; see dmesg, stop every slipway that uses it, and move %s away if that does not help", image, err, s.root), unmount(s.data))
 	}
 	return nil
 }
@@ -129,7 +129,27 @@ func unmount(dir string) error {
 	return nil
 }
 
-func writable(dir string) bool {
-	var st unix.Statfs_t
-	return unix.Statfs(dir, &st) == nil && st.Flags&unix.ST_RDONLY == 0
+// Broken says why nothing can be written to the store any more: the file system in
+// its image file had an error, such as a full disk below it, and stays as it is until
+// the store is closed and opened again. It is nil where that is not so.
+func (s *Store) Broken() error {
+	if !s.backend.loop() {
+		return nil
+	}
+	if err := broken(s.session); err != nil {
+		return fmt.Errorf("the file system in %s had an error: %w; see dmesg", imagePath(s.root), err)
+	}
+	return nil
+}
+
+// broken tries to write. A file system that is full is not broken.
+func broken(dir string) error {
+	f, err := os.CreateTemp(dir, "probe-")
+	if err == nil {
+		err = errors.Join(f.Close(), os.Remove(f.Name()))
+	}
+	if errors.Is(err, unix.EROFS) || errors.Is(err, unix.EIO) {
+		return err
+	}
+	return nil
 }
