@@ -14,9 +14,11 @@ import (
 func (p place) nothingHeld(t *testing.T, when string) {
 	t.Helper()
 	// A mount goes, and its loop device with it, when the last mount namespace that
-	// was copied meanwhile has heard of it: other programs make those all the time.
+	// was copied meanwhile has heard of it: other programs make those all the time. Where
+	// / is no shared mount they never hear, and it goes with them: a helper of another
+	// root, in tests of other packages beside this one, lives for a while.
 	var held []string
-	for range 200 {
+	for range 1200 {
 		if held = p.held(); len(held) == 0 {
 			return
 		}
