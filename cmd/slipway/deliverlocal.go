@@ -9,7 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
-	"net/http"
+	"os"
 	"slices"
 
 	"github.com/opencontainers/go-digest"
@@ -85,7 +85,8 @@ func (l localDelivery) prepareAll(ctx context.Context, spec supervise.Spec) (err
 			return err
 		}
 		if c != nil {
-			return c.ask(ctx, http.MethodPost, "/local/prepare", spec.Grounds(), &struct{}{})
+			_, err := prepareSpec(false).ask(ctx, c, spec.Grounds(), os.Stderr)
+			return err
 		}
 	}
 	s := l.held

@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"os"
@@ -28,6 +29,7 @@ type developer struct {
 	mounts  *mounts
 	built   map[string]pipeline.Image
 	project string
+	out     io.Writer // takes what is to be told
 }
 
 // service is a container of a service.
@@ -109,7 +111,7 @@ func (d developer) images(ctx context.Context, set setOf, env development, publi
 			return nil, err
 		}
 		if len(kept.Config.Entrypoint)+len(kept.Config.Cmd)+len(c.Service.Command) == 0 {
-			fmt.Fprintf(os.Stderr, "slipway: %s has no command, and is not run\n", c.Name)
+			fmt.Fprintf(d.out, "slipway: %s has no command, and is not run\n", c.Name)
 			continue
 		}
 		for _, key := range set.services {

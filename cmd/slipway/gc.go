@@ -66,11 +66,7 @@ func gcCommand(g *globals) *cobra.Command {
 	environments.registerRepository(cmd.Flags())
 	at.register(cmd.Flags())
 	database.register(cmd.Flags())
-	here := g.withBuilder("slipway gc", func(ctx context.Context, s *stack, _ []string) error {
-		how, err := f.retention(all)
-		if err != nil {
-			return err
-		}
+	here := func(ctx context.Context, s *stack, how server.Retention) error {
 		l, err := g.ledgerHere(ctx, database)
 		if err != nil {
 			return err
@@ -80,18 +76,22 @@ func gcCommand(g *globals) *cobra.Command {
 			err = errors.Join(err, l.Close())
 		}
 		return errors.Join(g.showCollected(got), err)
-	})
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		how, err := f.retention(all)
+		if err != nil {
+			return err
+		}
 		c, err := at.client(g)
 		if err != nil {
 			return err
 		}
 		if c == nil {
-			return here(cmd, args)
-		}
-		how, err := f.retention(all)
-		if err != nil {
-			return err
+			s, err := g.open(cmd.Context(), openOptions{command: "slipway gc"})
+			if err != nil {
+				return err
+			}
+			return errors.Join(here(cmd.Context(), s, how), s.close())
 		}
 		asked := map[string]any{}
 		for flag, field := range map[string]struct {

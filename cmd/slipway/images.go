@@ -6,9 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -27,49 +28,59 @@ func imagesCommand(g *globals) *cobra.Command {
 		Use:   "images",
 		Short: "List, show, import, export, push, copy and remove images",
 		Args:  cobra.NoArgs,
-		RunE: g.withBuilder("slipway images", func(ctx context.Context, s *stack, _ []string) error {
-			return g.listImages(ctx, s)
-		}),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			images, err := imageList.run(cmd.Context(), g, struct{}{}, os.Stderr)
+			if err != nil {
+				return err
+			}
+			return g.listImages(images)
+		},
 	}
 	show := &cobra.Command{
 		Use: "show IMAGE", Short: "Show layers with their sizes and commands, and which images share them", Args: cobra.ExactArgs(1),
-		RunE: g.withBuilder("slipway images show", g.showImage),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			image, err := imageShow.run(cmd.Context(), g, args[0], os.Stderr)
+			if err != nil {
+				return err
+			}
+			return g.showImage(image)
+		},
 	}
 	rm := &cobra.Command{
 		Use: "rm IMAGE...", Short: "Remove images; their layers go with the next `slipway gc`", Args: cobra.MinimumNArgs(1),
-		RunE: g.withBuilder("slipway images rm", func(ctx context.Context, s *stack, args []string) error {
-			for _, name := range args {
-				if err := s.builder.Remove(ctx, name); err != nil {
-					return usageError{err}
-				}
-				if err := s.store.DropBase(name); err != nil {
-					return err
-				}
-			}
-			return nil
-		}),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			_, err := imageRemove.run(cmd.Context(), g, args, os.Stderr)
+			return err
+		},
 	}
 	ls := &cobra.Command{Use: "ls", Short: "List images", Args: cobra.NoArgs, RunE: cmd.RunE}
 	cmd.AddCommand(ls, show, rm, importCommand(g), exportCommand(g), pushCommand(g), copyCommand(g))
 	return cmd
 }
 
-// withBuilder opens the root for a command that needs images but no sandbox.
-func (g *globals) withBuilder(command string, do func(context.Context, *stack, []string) error) func(*cobra.Command, []string) error {
-	return func(cmd *cobra.Command, args []string) error {
-		s, err := g.open(cmd.Context(), openOptions{command: command})
-		if err != nil {
-			return err
-		}
-		return errors.Join(do(cmd.Context(), s, args), s.close())
-	}
+var imageList = chore[struct{}, []builder.ImageInfo]{
+	name: "images", open: openOptions{command: "slipway images"},
+	do: func(ctx context.Context, _ *globals, s *stack, _ struct{}, _ io.Writer) ([]builder.ImageInfo, error) {
+		return s.builder.Images(ctx)
+	},
 }
 
-func (g *globals) listImages(ctx context.Context, s *stack) error {
-	images, err := s.builder.Images(ctx)
-	if err != nil {
-		return err
-	}
+var imageRemove = chore[[]string, struct{}]{
+	name: "images-rm", open: openOptions{command: "slipway images rm"},
+	do: func(ctx context.Context, _ *globals, s *stack, names []string, _ io.Writer) (none struct{}, err error) {
+		for _, name := range names {
+			if err := s.builder.Remove(ctx, name); err != nil {
+				return none, usageError{err}
+			}
+			if err := s.store.DropBase(name); err != nil {
+				return none, err
+			}
+		}
+		return none, nil
+	},
+}
+
+func (g *globals) listImages(images []builder.ImageInfo) error {
 	if g.json {
 		return printJSON(os.Stdout, imagesJSON(images))
 	}
@@ -88,32 +99,37 @@ func origin(im builder.ImageInfo) string {
 	return "built"
 }
 
-func (g *globals) showImage(ctx context.Context, s *stack, args []string) error {
-	image, err := s.builder.Lookup(ctx, args[0])
-	if err != nil {
-		return usageError{err}
-	}
-	images, err := s.builder.Images(ctx)
-	if err != nil {
-		return err
-	}
-	for _, im := range images {
-		if im.Descriptor.Digest != image.Descriptor.Digest {
-			continue
+var imageShow = chore[string, builder.ImageInfo]{
+	name: "images-show", open: openOptions{command: "slipway images show"},
+	do: func(ctx context.Context, _ *globals, s *stack, name string, _ io.Writer) (builder.ImageInfo, error) {
+		image, err := s.builder.Lookup(ctx, name)
+		if err != nil {
+			return builder.ImageInfo{}, usageError{err}
 		}
-		if g.json {
-			return printJSON(os.Stdout, imagesJSON([]builder.ImageInfo{im})[0])
+		images, err := s.builder.Images(ctx)
+		if err != nil {
+			return builder.ImageInfo{}, err
 		}
-		fmt.Printf("%s@%s\n%s, %s in %d layers, %s\n", im.Name, im.Descriptor.Digest, origin(im), bytesText(im.Size), len(im.Layers), strings.Join(im.Platforms, ", "))
-		for i, l := range im.Layers {
-			fmt.Printf("\n%2d  %s  %s\n    %s\n", i+1, l.Digest, bytesText(l.Size), l.Command)
-			if len(l.SharedWith) > 0 {
-				fmt.Printf("    shared with %s\n", strings.Join(l.SharedWith, ", "))
-			}
+		i := slices.IndexFunc(images, func(im builder.ImageInfo) bool { return im.Descriptor.Digest == image.Descriptor.Digest })
+		if i < 0 {
+			return builder.ImageInfo{}, fmt.Errorf("image %s is in the store under no name; `slipway images` lists the named ones", name)
 		}
-		return nil
+		return images[i], nil
+	},
+}
+
+func (g *globals) showImage(im builder.ImageInfo) error {
+	if g.json {
+		return printJSON(os.Stdout, imagesJSON([]builder.ImageInfo{im})[0])
 	}
-	return fmt.Errorf("image %s is in the store under no name; `slipway images` lists the named ones", args[0])
+	fmt.Printf("%s@%s\n%s, %s in %d layers, %s\n", im.Name, im.Descriptor.Digest, origin(im), bytesText(im.Size), len(im.Layers), strings.Join(im.Platforms, ", "))
+	for i, l := range im.Layers {
+		fmt.Printf("\n%2d  %s  %s\n    %s\n", i+1, l.Digest, bytesText(l.Size), l.Command)
+		if len(l.SharedWith) > 0 {
+			fmt.Printf("    shared with %s\n", strings.Join(l.SharedWith, ", "))
+		}
+	}
+	return nil
 }
 
 func importCommand(g *globals) *cobra.Command {
@@ -140,24 +156,11 @@ func importCommand(g *globals) *cobra.Command {
 		if q.File, err = filepath.Abs(args[0]); err != nil {
 			return usageError{err}
 		}
-		c, err := serverFlags{}.client(g)
+		done, err := imageImport.run(cmd.Context(), g, q, os.Stderr)
 		if err != nil {
 			return err
 		}
-		if c != nil { // it holds the root
-			var done imported
-			if err := c.ask(cmd.Context(), http.MethodPost, "/local/import", q, &done); err != nil {
-				return err
-			}
-			return g.tellImported(done)
-		}
-		return g.withBuilder("slipway images import", func(ctx context.Context, s *stack, _ []string) error {
-			done, err := g.importImage(ctx, s, q)
-			if err != nil {
-				return err
-			}
-			return g.tellImported(done)
-		})(cmd, args)
+		return g.tellImported(done)
 	}
 	return cmd
 }
@@ -186,7 +189,9 @@ func (g *globals) tellImported(i imported) error {
 	return nil
 }
 
-func (g *globals) importImage(ctx context.Context, s *stack, q importing) (done imported, err error) {
+var imageImport = chore[importing, imported]{name: "images-import", open: openOptions{command: "slipway images import"}, do: importImage}
+
+func importImage(ctx context.Context, g *globals, s *stack, q importing, _ io.Writer) (done imported, err error) {
 	want, err := parsePlatform(q.Platform)
 	if err != nil {
 		return done, err
@@ -214,58 +219,73 @@ func (g *globals) importImage(ctx context.Context, s *stack, q importing) (done 
 }
 
 func exportCommand(g *globals) *cobra.Command {
-	var output, format, name, platform string
-	var overwrite bool
+	var q exporting
 	cmd := &cobra.Command{
 		Use:   "export IMAGE --output PATH",
 		Short: "Write an image as OCI layout (a directory, or a tar) or as docker archive",
 		Args:  cobra.ExactArgs(1),
 	}
 	fs := cmd.Flags()
-	fs.StringVarP(&output, "output", "o", "", "where to (required)")
-	fs.StringVar(&format, "format", "", "oci, oci-tar or docker (default: oci; oci-tar when PATH ends in .tar)")
-	fs.StringVar(&name, "name", "", "reference to write beside the digest (docker load shows it)")
-	fs.StringVar(&platform, "platform", "", "which platform a docker archive shows (default: this machine's)")
-	fs.BoolVar(&overwrite, "overwrite", false, "replace what is at PATH")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if output == "" {
+	fs.StringVarP(&q.Output, "output", "o", "", "where to (required)")
+	fs.StringVar(&q.Format, "format", "", "oci, oci-tar or docker (default: oci; oci-tar when PATH ends in .tar)")
+	fs.StringVar(&q.Name, "name", "", "reference to write beside the digest (docker load shows it)")
+	fs.StringVar(&q.Platform, "platform", "", "which platform a docker archive shows (default: this machine's)")
+	fs.BoolVar(&q.Overwrite, "overwrite", false, "replace what is at PATH")
+	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
+		if q.Output == "" {
 			return usagef("images export needs --output PATH")
 		}
-		if format == "" {
-			format = map[bool]string{true: "oci-tar", false: "oci"}[strings.HasSuffix(output, ".tar")]
+		told := q.Output
+		if q.Output, err = filepath.Abs(told); err != nil {
+			return usageError{err}
 		}
-		want, err := parsePlatform(platform)
+		q.Image = args[0]
+		exported, err := imageExport.run(cmd.Context(), g, q, os.Stderr)
 		if err != nil {
 			return err
 		}
-		return g.withBuilder("slipway images export", func(ctx context.Context, s *stack, args []string) error {
-			im, err := s.builder.Lookup(ctx, args[0])
-			if err != nil {
-				return usageError{err}
-			}
-			opt := registry.ExportOptions{Name: name, Overwrite: overwrite, Tar: format == "oci-tar", Platform: want}
-			switch format {
-			case "oci", "oci-tar":
-				err = registry.ExportLayout(ctx, s.builder.Blob, im.Descriptor, output, opt)
-			case "docker":
-				if opt.Name == "" {
-					opt.Name = im.Repository
-				}
-				err = registry.ExportArchive(ctx, s.builder.Blob, im.Descriptor, output, opt)
-			default:
-				return usagef("--format %s: use oci, oci-tar or docker", format)
-			}
-			if err != nil {
-				return err
-			}
-			if g.json {
-				return printJSON(os.Stdout, map[string]string{"path": output, "digest": im.Descriptor.Digest.String()})
-			}
-			fmt.Printf("exported %s to %s\n", im.Descriptor.Digest, output)
-			return nil
-		})(cmd, args)
+		if g.json {
+			return printJSON(os.Stdout, map[string]string{"path": told, "digest": exported.String()})
+		}
+		fmt.Printf("exported %s to %s\n", exported, told)
+		return nil
 	}
 	return cmd
+}
+
+// exporting is what is to be exported, and how.
+type exporting struct {
+	Image, Output, Format, Name, Platform string
+	Overwrite                             bool
+}
+
+var imageExport = chore[exporting, digest.Digest]{name: "images-export", open: openOptions{command: "slipway images export"}, do: exportImage}
+
+func exportImage(ctx context.Context, _ *globals, s *stack, q exporting, _ io.Writer) (digest.Digest, error) {
+	if q.Format == "" {
+		q.Format = map[bool]string{true: "oci-tar", false: "oci"}[strings.HasSuffix(q.Output, ".tar")]
+	}
+	want, err := parsePlatform(q.Platform)
+	if err != nil {
+		return "", err
+	}
+	im, err := s.builder.Lookup(ctx, q.Image)
+	if err != nil {
+		return "", usageError{err}
+	}
+	opt := registry.ExportOptions{Name: q.Name, Overwrite: q.Overwrite, Tar: q.Format == "oci-tar", Platform: want}
+	switch q.Format {
+	case "oci", "oci-tar":
+		err = registry.ExportLayout(ctx, s.builder.Blob, im.Descriptor, q.Output, opt)
+	case "docker":
+		if opt.Name == "" {
+			opt.Name = im.Repository
+		}
+		err = registry.ExportArchive(ctx, s.builder.Blob, im.Descriptor, q.Output, opt)
+	default:
+		err = usagef("--format %s: use oci, oci-tar or docker", q.Format)
+	}
+	return im.Descriptor.Digest, err
 }
 
 func parsePlatform(s string) (*ocispec.Platform, error) {

@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"time"
 
@@ -15,38 +16,59 @@ import (
 )
 
 func pushCommand(g *globals) *cobra.Command {
-	var tag string
-	var insecure bool
+	var q pushing
 	cmd := &cobra.Command{
 		Use:   "push IMAGE REPOSITORY",
 		Short: "Put an image by digest into a registry, or into the local store; only missing blobs are sent",
 		Args:  cobra.ExactArgs(2),
 	}
-	cmd.Flags().StringVar(&tag, "tag", "", "also put it under this tag, which slipway never reads back")
-	cmd.Flags().BoolVar(&insecure, "insecure", false, "allow plain HTTP and unverified TLS")
-	cmd.RunE = g.withBuilder("slipway images push", func(ctx context.Context, s *stack, args []string) error {
-		im, err := s.builder.Lookup(ctx, args[0])
+	cmd.Flags().StringVar(&q.Tag, "tag", "", "also put it under this tag, which slipway never reads back")
+	cmd.Flags().BoolVar(&q.Insecure, "insecure", false, "allow plain HTTP and unverified TLS")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		q.Image, q.Repository = args[0], args[1]
+		done, err := imagePush.run(cmd.Context(), g, q, os.Stderr)
+		if err != nil {
+			return err
+		}
+		return g.tellCopied("pushed", done.To, done.Copied)
+	}
+	return cmd
+}
+
+// pushing is what is to be pushed, and where.
+type pushing struct {
+	Image, Repository, Tag string
+	Insecure               bool
+}
+
+// pushed is what came of it.
+type pushed struct {
+	registry.Copied
+	To string
+}
+
+var imagePush = chore[pushing, pushed]{name: "images-push", open: openOptions{command: "slipway images push"}, do: pushImage}
+
+func pushImage(ctx context.Context, g *globals, s *stack, q pushing, _ io.Writer) (done pushed, err error) {
+	im, err := s.builder.Lookup(ctx, q.Image)
+	if err != nil {
+		return done, usageError{err}
+	}
+	err = g.withRepositories(q.Insecure, func(all *registry.Registries) error {
+		to, err := all.Repository(q.Repository)
 		if err != nil {
 			return usageError{err}
 		}
-		return g.withRepositories(insecure, func(all *registry.Registries) error {
-			to, err := all.Repository(args[1])
-			if err != nil {
-				return usageError{err}
-			}
-			bar := g.transfer("push")
-			pushed, err := registry.Push(ctx, s.builder.Blob, im.Descriptor, to, registry.CopyOptions{Progress: bar.update, File: s.builder.BlobFile})
-			bar.end()
-			if err == nil && tag != "" {
-				err = to.Tag(ctx, tag, im.Descriptor.Digest)
-			}
-			if err != nil {
-				return err
-			}
-			return g.tellCopied("pushed", to, pushed)
-		})
+		bar := g.transfer("push")
+		done.To = to.Name()
+		done.Copied, err = registry.Push(ctx, s.builder.Blob, im.Descriptor, to, registry.CopyOptions{Progress: bar.update, File: s.builder.BlobFile})
+		bar.end()
+		if err == nil && q.Tag != "" {
+			err = to.Tag(ctx, q.Tag, im.Descriptor.Digest)
+		}
+		return err
 	})
-	return cmd
+	return done, err
 }
 
 func copyCommand(g *globals) *cobra.Command {
@@ -83,16 +105,16 @@ func copyCommand(g *globals) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return g.tellCopied("copied", to, copied)
+			return g.tellCopied("copied", to.Name(), copied)
 		})
 	}
 	return cmd
 }
 
-func (g *globals) tellCopied(verb string, to registry.Repository, c registry.Copied) error {
+func (g *globals) tellCopied(verb, to string, c registry.Copied) error {
 	if g.json {
 		return printJSON(os.Stdout, map[string]any{
-			"repository": to.Name(), "digest": c.Digest, "sent_bytes": c.Sent, "saved_bytes": c.Saved,
+			"repository": to, "digest": c.Digest, "sent_bytes": c.Sent, "saved_bytes": c.Saved,
 			"blobs": c.Blobs, "skipped": c.Skipped, "referrers": c.Referrers,
 		})
 	}
@@ -100,7 +122,7 @@ func (g *globals) tellCopied(verb string, to registry.Repository, c registry.Cop
 	if c.Referrers > 0 {
 		proofs = fmt.Sprintf(", with %d referrers", c.Referrers)
 	}
-	fmt.Printf("%s %s@%s%s: %s sent, %d of %d blobs were there (%s)\n", verb, to.Name(), c.Digest, proofs, bytesText(c.Sent), c.Skipped, c.Blobs, bytesText(c.Saved))
+	fmt.Printf("%s %s@%s%s: %s sent, %d of %d blobs were there (%s)\n", verb, to, c.Digest, proofs, bytesText(c.Sent), c.Skipped, c.Blobs, bytesText(c.Saved))
 	return nil
 }
 
@@ -113,7 +135,7 @@ type transfer struct {
 }
 
 func (g *globals) transfer(verb string) *transfer {
-	return &transfer{verb: verb, quiet: !isTerminal(os.Stderr)}
+	return &transfer{verb: verb, quiet: g.held != nil || !isTerminal(os.Stderr)} // a server's terminal is not that of who asks
 }
 
 // update is a registry.CopyOptions.Progress.

@@ -32,6 +32,7 @@ type runFlags struct {
 	keepFailed   keepFlag
 	keepFor      time.Duration
 	progress     string
+	sshAgent     string // of whoever asks
 }
 
 func runPipelineCommand(g *globals) *cobra.Command {

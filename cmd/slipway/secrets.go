@@ -13,7 +13,7 @@ import (
 
 // readSecrets reads a file of NAME=VALUE lines (# comments, blank lines), and
 // checks that it gives every secret the plan names.
-func readSecrets(path string, plan pipeline.Plan) (map[string][]byte, error) {
+func readSecrets(path string) (map[string][]byte, error) {
 	secrets := map[string][]byte{}
 	if path != "" {
 		data, err := os.ReadFile(path)
@@ -32,6 +32,11 @@ func readSecrets(path string, plan pipeline.Plan) (map[string][]byte, error) {
 			secrets[string(bytes.TrimSpace(name))] = value
 		}
 	}
+	return secrets, nil
+}
+
+// checkSecrets sees that all are given that a plan names.
+func checkSecrets(secrets map[string][]byte, plan pipeline.Plan) error {
 	var missing []string
 	for _, task := range plan.Tasks {
 		for _, name := range secretsOf(task) {
@@ -41,9 +46,9 @@ func readSecrets(path string, plan pipeline.Plan) (map[string][]byte, error) {
 		}
 	}
 	if len(missing) > 0 {
-		return nil, usagef("the pipeline names secrets that are not given: %s; put NAME=VALUE lines into a file and give it with --secrets FILE", strings.Join(missing, ", "))
+		return usagef("the pipeline names secrets that are not given: %s; put NAME=VALUE lines into a file and give it with --secrets FILE", strings.Join(missing, ", "))
 	}
-	return secrets, nil
+	return nil
 }
 
 func secretsOf(task pipeline.Task) []string {

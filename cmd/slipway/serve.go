@@ -220,9 +220,6 @@ func (g *globals) serve(ctx context.Context, f serveFlags) (err error) {
 	}
 	defer func() { err = errors.Join(err, v.stack.close()) }()
 	g.held = v.stack
-	if v.machine, v.ahead, err = openMachine(f.parallel); err != nil {
-		return err
-	}
 	if err := v.reapKept(ctx); err != nil {
 		return err
 	}
@@ -250,7 +247,7 @@ func (v *serving) options() server.Options {
 		Ledger: v.ledger, Run: v.run, Promote: v.promoteRun, NewID: func() string { return store.NewRunID(time.Now()) },
 		LogFile: func(record string) string { return filepath.Join(v.stack.store.RunDir(record), "lines.jsonl") },
 		Public:  v.flags.publicURL(), Runs: v.flags.runs, Drain: v.flags.drain, Reach: reach, Log: v.log,
-		Uploads: v.uploads(), Promoter: v.promoter, Prepare: v.prepare, Import: v.importImage,
+		Uploads: v.uploads(), Promoter: v.promoter, Chores: v.chores(),
 		Limits: v.flags.limits, NoticeClient: noticeClient(), Tracer: v.tracer,
 		Retain: v.flags.retain, CollectEvery: v.flags.gc, Short: v.short,
 		Collect: func(ctx context.Context, how server.Retention) (server.Collected, error) {

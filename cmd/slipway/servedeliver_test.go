@@ -76,7 +76,7 @@ func (v *served) delivered(t *testing.T, commit string) ledger.Run {
 func (v *served) onlyHere(t *testing.T) {
 	t.Helper()
 	token := strings.TrimSpace(string(v.must(t, "tokens", "add", "boss", "--role", "admin")))
-	for _, path := range []string{"/local/import", "/local/prepare"} {
+	for _, path := range []string{"/local/images-import", "/local/prepare", "/local/up"} {
 		req, err := http.NewRequest(http.MethodPost, "http://"+v.address+path, strings.NewReader("{}"))
 		if err != nil {
 			t.Fatal(err)

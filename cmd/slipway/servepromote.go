@@ -14,9 +14,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"slipway/internal/ledger"
-	"slipway/internal/registry"
 	"slipway/internal/store"
-	"slipway/internal/supervise"
 	"slipway/pipeline"
 	"slipway/promote"
 )
@@ -67,26 +65,6 @@ func (v *serving) promoteRun(ctx context.Context, repo ledger.Repo, run ledger.R
 		return "no environment takes it by itself", nil
 	}
 	return strings.Join(said, "; "), err
-}
-
-// prepare brings what somebody delivers to this machine to where its supervisor finds it.
-func (v *serving) prepare(ctx context.Context, text json.RawMessage) error {
-	var spec supervise.Spec
-	if err := json.Unmarshal(text, &spec); err != nil {
-		return usageError{err}
-	}
-	return v.withRepositories(v.flags.insecure, func(all *registry.Registries) error {
-		return localDelivery{v.globals, all}.prepareAll(ctx, spec)
-	})
-}
-
-// importImage imports for a command of this machine.
-func (v *serving) importImage(ctx context.Context, text json.RawMessage) (any, error) {
-	var q importing
-	if err := json.Unmarshal(text, &q); err != nil {
-		return nil, usageError{err}
-	}
-	return v.globals.importImage(ctx, v.stack, q)
 }
 
 // promoter lends what promotions of a person need who asks the server.

@@ -17,7 +17,6 @@ import (
 	"slipway/internal/engine"
 	"slipway/internal/git"
 	"slipway/internal/ledger"
-	"slipway/internal/schedule"
 	"slipway/internal/server"
 	"slipway/internal/store"
 	"slipway/internal/upload"
@@ -27,15 +26,13 @@ import (
 // serving is an opened root that serves.
 type serving struct {
 	*globals
-	flags   serveFlags
-	stack   *stack
-	ledger  *ledger.Ledger
-	machine *schedule.Machine
-	ahead   engine.Ahead
-	bound   keepBound
-	left    map[string]bool // directories of runs that kept tests have mounted; under stack.keeping
-	tracer  trace.Tracer    // nil: nobody is sent traces
-	end     context.CancelCauseFunc
+	flags  serveFlags
+	stack  *stack
+	ledger *ledger.Ledger
+	bound  keepBound
+	left   map[string]bool // directories of runs that kept tests have mounted; under stack.keeping
+	tracer trace.Tracer    // nil: nobody is sent traces
+	end    context.CancelCauseFunc
 }
 
 // workDir is where commits are written out for their runs. What is in it when a
@@ -212,7 +209,7 @@ func (v *serving) jobOf(repo ledger.Repo, run ledger.Run, c checkout, plan pipel
 			ID: run.Record, Dir: repo.URL, RerunTests: run.Asked.RerunTests || run.Asked.Again.SamePlan, NoCache: run.Asked.NoCache, Past: past, KeepFailed: v.flags.keep.failed.on,
 			Event: func() (pipeline.Event, error) { return c.event, nil },
 		},
-		dir: c.dir, plan: plan, origin: c, secrets: secrets, machine: v.machine, ahead: v.ahead, keepFor: v.flags.keep.failed.stay(time.Hour), bound: v.bound, progress: log.Progress,
+		dir: c.dir, plan: plan, origin: c, secrets: secrets, machine: v.stack.machine, ahead: v.stack.ahead, keepFor: v.flags.keep.failed.stay(time.Hour), bound: v.bound, progress: log.Progress,
 	}
 	if stay := time.Duration(run.Asked.KeepSeconds) * time.Second; stay > 0 {
 		j.KeepFailed, j.keepFor = true, stay

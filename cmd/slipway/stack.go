@@ -39,6 +39,8 @@ type stack struct {
 	runner  *runner.Runner
 	volumes *volume.Store
 	gateway *network.Gateway
+	machine *schedule.Machine
+	ahead   engine.Ahead
 	unlock  func()
 
 	keeping sync.Mutex // held while the tests that are kept change
@@ -84,6 +86,9 @@ func (g *globals) open(ctx context.Context, opt openOptions) (_ *stack, err erro
 		return nil, fmt.Errorf("this machine cannot limit what runs: %s; `slipway doctor` says how to mend it", missing)
 	}
 	s := &stack{root: g.root, log: g.log}
+	if s.machine, s.ahead, err = openMachine(opt.parallel); err != nil {
+		return nil, err
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())

@@ -6,12 +6,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
 
 	"github.com/spf13/cobra"
 
+	"slipway/builder/progress"
+	"slipway/internal/git"
 	"slipway/internal/store"
 	"slipway/internal/supervise"
 	"slipway/pipeline"
@@ -46,51 +49,90 @@ func upCommand(g *globals) *cobra.Command {
 	return cmd
 }
 
-func (g *globals) up(ctx context.Context, dir string, f upFlags) error {
-	abs, p, err := load(dir)
+func (g *globals) up(ctx context.Context, dir string, f upFlags) (err error) {
+	q := settingUp{Dir: dir, Env: f.env, Set: f.set, Publish: f.publish, NoCache: f.noCache, Progress: f.progress, SSHAgent: os.Getenv("SSH_AUTH_SOCK")}
+	if q.Secrets, err = readSecrets(f.secrets); err != nil {
+		return err
+	}
+	p, err := q.plan(ctx) // before the root is opened
 	if err != nil {
 		return err
 	}
-	ev, tree, err := f.event(ctx, abs)
+	q.Dir = p.dir
+	set, err := setUp.run(ctx, g, q, os.Stderr)
 	if err != nil {
 		return err
 	}
-	plan, err := p.Expand(ev)
-	if err != nil {
-		return usageError{err}
+	if set.Run.State != pipeline.Passed {
+		return g.conclude(set.Run, store.ReadOnly(g.root).RunDir(set.Run.ID))
 	}
-	env, err := developmentEnvironment(abs, plan, f.env)
-	if err != nil {
-		return err
+	return g.applyAndTell(ctx, set.Spec)
+}
+
+// settingUp is a development set that is to run, and how.
+type settingUp struct {
+	Dir, Env     string
+	Set, Publish []string
+	Secrets      map[string][]byte
+	NoCache      bool
+	Progress     string
+	SSHAgent     string // socket of whoever asks
+}
+
+// set is a development set whose images are built: what the supervisor is to run.
+type set struct {
+	Run  store.Run
+	Spec supervise.Spec // of a run that passed
+}
+
+var setUp = chore[settingUp, set]{name: "up", open: openOptions{command: "slipway up", volumes: true}, do: buildSet}
+
+// setPlan is what is built for a development set, and the environment it is to have.
+type setPlan struct {
+	pipeline.Plan
+	dir   string // of the pipeline file, absolute
+	event pipeline.Event
+	tree  *git.Tree
+	env   development
+}
+
+func (q settingUp) plan(ctx context.Context) (p setPlan, err error) {
+	var parsed *pipeline.Pipeline
+	if p.dir, parsed, err = load(q.Dir); err != nil {
+		return p, err
 	}
-	if err := env.set(f.set); err != nil {
-		return err
+	if p.event, p.tree, err = (eventFlags{}).event(ctx, p.dir); err != nil {
+		return p, err
 	}
-	for i := range plan.Tasks {
-		if plan.Tasks[i].Kind == pipeline.TestTask {
-			plan.Tasks[i].Skip = "slipway up runs no tests"
+	if p.Plan, err = parsed.Expand(p.event); err != nil {
+		return p, usageError{err}
+	}
+	if p.env, err = developmentEnvironment(p.dir, p.Plan, q.Env); err != nil {
+		return p, err
+	}
+	for i := range p.Tasks {
+		if p.Tasks[i].Kind == pipeline.TestTask {
+			p.Tasks[i].Skip = "slipway up runs no tests"
 		}
 	}
-	secrets, err := readSecrets(f.secrets, plan)
+	return p, errors.Join(p.env.set(q.Set), checkSecrets(q.Secrets, p.Plan))
+}
+
+// buildSet builds the images of a development set, and keeps the layers and volumes of it.
+func buildSet(ctx context.Context, g *globals, s *stack, q settingUp, out io.Writer) (made set, err error) {
+	p, err := q.plan(ctx)
 	if err != nil {
-		return err
+		return made, err
 	}
-	s, err := g.open(ctx, openOptions{command: "slipway up " + dir, volumes: true})
-	if err != nil {
-		return err
+	f := runFlags{noCache: q.NoCache, progress: q.Progress, sshAgent: q.SSHAgent}
+	if g.held != nil && q.Progress != string(progress.Quiet) { // whoever asks has no terminal here
+		f.progress = string(progress.Plain)
 	}
-	run, err := g.conduct(ctx, s, abs, plan, ev, watch(ctx, filepath.Join(abs, pipelineFile), tree), secrets, f.runFlags)
-	var spec supervise.Spec
-	if err == nil && run.State == pipeline.Passed {
-		spec, err = g.developmentSpec(ctx, s, abs, plan, run, env, f)
+	made.Run, err = g.conduct(ctx, s, p.dir, p.Plan, p.event, watch(ctx, filepath.Join(p.dir, pipelineFile), p.tree), q.Secrets, f, out)
+	if err == nil && made.Run.State == pipeline.Passed {
+		made.Spec, err = g.developmentSpec(ctx, s, p.dir, p.Plan, made.Run, p.env, q.Publish, out)
 	}
-	if err = errors.Join(err, s.close()); err != nil {
-		return err
-	}
-	if run.State != pipeline.Passed {
-		return g.conclude(run, s.store.RunDir(run.ID))
-	}
-	return g.applyAndTell(ctx, spec)
+	return made, err
 }
 
 // applyAndTell hands a spec to the supervisor and prints what runs then.
@@ -115,7 +157,7 @@ func (g *globals) applyAndTell(ctx context.Context, spec supervise.Spec) error {
 }
 
 // developmentSpec says what is to run, and keeps the layers and volumes of it.
-func (g *globals) developmentSpec(ctx context.Context, s *stack, dir string, plan pipeline.Plan, run store.Run, env development, f upFlags) (supervise.Spec, error) {
+func (g *globals) developmentSpec(ctx context.Context, s *stack, dir string, plan pipeline.Plan, run store.Run, env development, publish []string, out io.Writer) (supervise.Spec, error) {
 	w := wiring{stack: s, dir: dir, seeds: plan.Volumes, registries: g.registriesWith(nil, false), log: g.log}
 	defer w.registries.Close()
 	built, err := s.builtImages(ctx, plan, run)
@@ -123,7 +165,7 @@ func (g *globals) developmentSpec(ctx context.Context, s *stack, dir string, pla
 		return supervise.Spec{}, err
 	}
 	set := developmentOf(plan, env)
-	d := developer{globals: g, wiring: w, mounts: w.newMounts(built), built: built, project: developmentSet(dir)}
+	d := developer{globals: g, wiring: w, mounts: w.newMounts(built), built: built, project: developmentSet(dir), out: out}
 	spec := supervise.Spec{Project: d.project, Of: dir}
 	for _, key := range set.services {
 		c, err := d.service(ctx, plan.Services[key])
@@ -132,7 +174,7 @@ func (g *globals) developmentSpec(ctx context.Context, s *stack, dir string, pla
 		}
 		spec.Containers = append(spec.Containers, c)
 	}
-	images, err := d.images(ctx, set, env, f.publish)
+	images, err := d.images(ctx, set, env, publish)
 	spec.Containers = append(spec.Containers, images...)
 	return spec, err
 }

@@ -259,7 +259,7 @@ func (n *newsWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (n *newsWriter) tell(what News) {
+func (n *newsWriter) tell(what any) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.half != "" {
@@ -269,7 +269,7 @@ func (n *newsWriter) tell(what News) {
 }
 
 // line writes one; whoever asked may be gone, and the promotion goes on.
-func (n *newsWriter) line(what News) {
+func (n *newsWriter) line(what any) {
 	if !n.begun {
 		n.w.Header().Set("Content-Type", newsType)
 		n.w.Header().Set("Cache-Control", "no-store")
@@ -310,25 +310,3 @@ const (
 	newsType = "application/x-ndjson"
 	quiet    = 15 * time.Second // how long a stream says nothing at most
 )
-
-// onThisMachine serves commands of this machine, which has the root only through
-// the server while it serves.
-func (s *Server) onThisMachine(do func(context.Context, json.RawMessage) (any, error)) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		var q json.RawMessage
-		if !s.take(w, r, &q) {
-			return
-		}
-		if err := http.NewResponseController(w).SetWriteDeadline(time.Time{}); err != nil { // large images take minutes
-			s.fail(w, err)
-			return
-		}
-		defer s.use(r.Context())()
-		answer, err := do(r.Context(), q)
-		if err != nil {
-			s.say(w, http.StatusUnprocessableEntity, problem{err.Error()})
-			return
-		}
-		s.say(w, http.StatusOK, answer)
-	}
-}

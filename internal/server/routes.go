@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"encoding/json"
 	"net/http"
 	"slices"
 	"strings"
@@ -187,17 +186,11 @@ func (s *Server) aboutRoot() []route {
 }
 
 // forThisMachine is for commands of the same slipway, over the socket, and no part of the API.
-func (s *Server) forThisMachine() []route {
-	return []route{
-		{
-			pattern: "POST /local/prepare", role: ledger.Admin, summary: "Bring images and volumes to where containers of this machine can start on them",
-			limit: 4 << 20, do: s.onThisMachine(func(ctx context.Context, q json.RawMessage) (any, error) { return empty{}, s.Prepare(ctx, q) }),
-		},
-		{
-			pattern: "POST /local/import", role: ledger.Admin, summary: "Import the image in a file of this machine",
-			do: s.onThisMachine(s.Import),
-		},
+func (s *Server) forThisMachine() (all []route) {
+	for name, do := range s.Chores {
+		all = append(all, route{pattern: "POST /local/" + name, role: ledger.Admin, limit: 4 << 20, do: s.chore(do)})
 	}
+	return all
 }
 
 // Handler answers on the network. Webhooks are let in by their signature, health

@@ -56,11 +56,10 @@ type Options struct {
 	Uploads      upload.Store
 	// Promoter lends what a promotion needs to do, with what it says going to out.
 	Promoter func(ctx context.Context, person string, out io.Writer, do func(*promote.Promoter) error) error
-	// Prepare and Import do for commands of the same machine what only the holder of the
-	// root can: bring what is to run there to where it can start, and import an image.
-	// What is asked and answered is between those commands and cmd.
-	Prepare func(ctx context.Context, spec json.RawMessage) error
-	Import  func(ctx context.Context, ask json.RawMessage) (any, error)
+	// Chores are what only the holder of the root can do for commands of the same machine,
+	// by name. What is asked and answered is between those commands and cmd; what is said
+	// meanwhile goes to out. ctx ends when whoever asked has gone.
+	Chores map[string]func(ctx context.Context, ask json.RawMessage, out io.Writer) (answer any)
 	// Kept lists the failed tests that stay. Shell joins a console to one, until the
 	// command ends or ctx does: then the person is gone. Thaw removes one. Tidy gives back now and then what they held that are gone.
 	Kept  func(ctx context.Context) ([]Kept, error)
