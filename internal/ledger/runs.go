@@ -146,6 +146,7 @@ type Attempt struct {
 	N       int        `json:"n"`      // from 1
 	Record  string     `json:"record"` // ID of its record and logs
 	Owner   string     `json:"-"`
+	Here    bool       `json:"-"` // it is this ledger's owner's
 	Started time.Time  `json:"started"`
 	Ended   *time.Time `json:"ended,omitempty"`
 	State   State      `json:"state"`
@@ -158,7 +159,7 @@ func (l *Ledger) Attempts(ctx context.Context, run string) ([]Attempt, error) {
 	return rows(ctx, l.read, func(r row) (a Attempt, err error) {
 		var started, ended, removed int64
 		err = r.Scan(&a.Run, &a.N, &a.Record, &a.Owner, &started, &ended, &a.State, &a.Reason, &removed)
-		a.Started, a.Ended, a.Removed = at(started), maybe(ended), maybe(removed)
+		a.Started, a.Ended, a.Removed, a.Here = at(started), maybe(ended), maybe(removed), a.Owner == l.owner
 		return a, err
 	}, `SELECT run, n, record, owner, started, ended, state, reason, removed FROM attempts WHERE run = $1 ORDER BY n`, run)
 }

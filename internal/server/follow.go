@@ -121,12 +121,23 @@ const look = 100 * time.Millisecond
 
 func (s *Server) pourAttempt(ctx context.Context, a ledger.Attempt, from position, follow bool, out *lineWriter) (position, error) {
 	f, err := s.openLog(ctx, a, follow, out)
-	if err == nil && f == nil && a.Removed != nil && from.seq == 0 {
-		from.seq = 1
-		err = out.line(from, Line{Seq: 1, At: *a.Removed, Text: "[slipway: the log was removed by retention]"})
-	}
-	if err != nil || f == nil {
+	if err != nil {
 		return from, err
+	}
+	if f == nil {
+		instead := Line{Seq: 1, At: a.Started}
+		switch {
+		case from.seq > 0:
+			return from, nil
+		case !a.Here:
+			instead.Text = "[slipway: this attempt is another server's, which has its log: " + a.Owner + "]"
+		case a.Removed != nil:
+			instead.At, instead.Text = *a.Removed, "[slipway: the log was removed by retention]"
+		default:
+			return from, nil
+		}
+		from.seq = 1
+		return from, out.line(from, instead)
 	}
 	defer f.Close()
 	in := newLogReader(f)
@@ -174,6 +185,9 @@ func (s *Server) openLog(ctx context.Context, a ledger.Attempt, follow bool, out
 		f, err := os.Open(s.LogFile(a.Record))
 		if err == nil || !errors.Is(err, fs.ErrNotExist) {
 			return f, err
+		}
+		if !a.Here {
+			return nil, nil //nolint:nilnil // it never comes
 		}
 		over, err := s.attemptOver(ctx, a)
 		if err != nil || over || !follow {

@@ -119,6 +119,28 @@ func TestRemovedLog(t *testing.T) {
 	}
 }
 
+// Of several servers on one ledger each has the logs of its own attempts; the others say whose.
+func TestLogOfAnotherServer(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "ledger.db")
+	w := newWorldOn(t, file)
+	there, err := ledger.Open(t.Context(), ledger.Options{Database: file, Owner: "there:/root"})
+	must(t, err)
+	defer func() { must(t, there.Close()) }()
+	_, err = w.ledger.Accept(t.Context(), ledger.Delivery{Repo: "hook", ID: "d1", Event: "push", At: time.Now()}, []ledger.Change{{Run: "far", Kind: "push", Ref: "refs/heads/main", After: hash(1), State: ledger.Queued}})
+	must(t, err)
+	r, err := there.Take(t.Context(), "of the other")
+	must(t, err)
+	must(t, there.Finish(t.Context(), r, ledger.End{State: ledger.Passed}))
+	w.serve(t, server.Options{}, passes)
+	token := w.token(t, ledger.Viewer)
+	for _, accept := range []string{"application/x-ndjson", "text/event-stream"} {
+		_, body := w.request(t, http.MethodGet, "/api/v1/runs/far/logs", token, "Accept", accept)
+		if all := lines(t, body); len(all) != 1 || all[0].Text != "[slipway: this attempt is another server's, which has its log: there:/root]" {
+			t.Errorf("%s: %s", accept, body)
+		}
+	}
+}
+
 // A server that is busy is left so for an hour; then it makes itself free.
 func TestPatience(t *testing.T) {
 	collected := make(chan struct{}, 1)
