@@ -230,6 +230,9 @@ func (g *globals) serve(ctx context.Context, f serveFlags) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, v.ledger.Close()) }()
+	if _, err := g.registered(ctx, v.ledger); err != nil {
+		return err
+	}
 	var stop func()
 	if v.tracer, stop, err = openTracing(ctx, v.log); err != nil {
 		return usageError{err}
@@ -239,6 +242,15 @@ func (g *globals) serve(ctx context.Context, f serveFlags) (err error) {
 		return err
 	}
 	return context.Cause(ctx)
+}
+
+// registered lists the repositories, whose secrets this root must be able to open.
+func (g *globals) registered(ctx context.Context, l *ledger.Ledger) ([]ledger.Repo, error) {
+	repos, err := l.Repos(ctx)
+	if errors.Is(err, ledger.ErrOtherKey) {
+		err = usagef("%w; servers on one ledger share its key: copy server/ledger.key of the root that made the ledger to %s", err, filepath.Join(g.root, "server"))
+	}
+	return repos, err
 }
 
 // options make a server of an opened root.
@@ -383,7 +395,7 @@ func (g *globals) checkServe(ctx context.Context, f serveFlags) error {
 		return err
 	}
 	defer l.Close()
-	repos, err := l.Repos(ctx)
+	repos, err := g.registered(ctx, l)
 	if err := errors.Join(err, l.Ping(ctx)); err != nil {
 		return err
 	}

@@ -16,6 +16,9 @@ import (
 // backup of the database alone has no secret.
 type Key [chacha20poly1305.KeySize]byte
 
+// ErrOtherKey says that secrets in the ledger are sealed with another key.
+var ErrOtherKey = errors.New("a sealed value does not open: this is not the key that it was sealed with")
+
 // ReadKey reads the key at path, and makes one where there is none.
 func ReadKey(path string) (k Key, err error) {
 	data, err := os.ReadFile(path)
@@ -78,7 +81,7 @@ func (s sealer) open(place string, sealed []byte) ([]byte, error) {
 	}
 	value, err := s.aead.Open(nil, sealed[:s.aead.NonceSize()], sealed[s.aead.NonceSize():], []byte(place))
 	if err != nil {
-		return nil, errors.New("a sealed value does not open: this is not the key that it was sealed with")
+		return nil, ErrOtherKey
 	}
 	return value, nil
 }
