@@ -161,14 +161,24 @@ func (c *client) ask(ctx context.Context, method, path string, body, into any) e
 	return nil
 }
 
-// run asks for one run.
+// run asks for one run; `last` is the newest.
 func (c *client) run(ctx context.Context, id string) (r ledger.Run, err error) {
+	if id == "last" {
+		var all struct{ Runs []ledger.Run }
+		if err := c.ask(ctx, http.MethodGet, "/api/v1/runs?limit=1", nil, &all); err != nil {
+			return r, err
+		}
+		if len(all.Runs) == 0 {
+			return r, usageError{fmt.Errorf("no run is there yet: %w", errUnknown)}
+		}
+		id = all.Runs[0].ID
+	}
 	return r, c.ask(ctx, http.MethodGet, "/api/v1/runs/"+url.PathEscape(id), nil, &r)
 }
 
 // logs prints the log of a run, with follow until its end, and says how it ended.
 func (c *client) logs(ctx context.Context, id string, follow bool, out io.Writer) error {
-	last := ""
+	last, lost := "", false
 	for {
 		end, err := c.logsFrom(ctx, id, follow, &last, out)
 		if err == nil || ctx.Err() != nil || !errors.Is(err, errCutOff) {
@@ -176,6 +186,10 @@ func (c *client) logs(ctx context.Context, id string, follow bool, out io.Writer
 				return exitError(exitFailed)
 			}
 			return err
+		}
+		if !lost {
+			lost = true
+			fmt.Fprintf(os.Stderr, "slipway: %s does not answer any more; run %s is followed on when it does\n", c.where(), id)
 		}
 		select { // the server starts again: it goes on where it was cut off
 		case <-ctx.Done():

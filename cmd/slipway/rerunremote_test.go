@@ -85,7 +85,7 @@ environments: [environments/test.yml]
 	if run.State != ledger.Passed || fourth.Images[0].Digest == first.Images[0].Digest {
 		t.Errorf("as a whole, on a newer base: %s %s: %+v", run.State, run.Reason, fourth)
 	}
-	if out, err := v.slipway("rerun", "last", "--same-plan").CombinedOutput(); err == nil || !strings.Contains(string(out), "runs of a server") {
+	if out, err := v.slipway("rerun", fourth.ID, "--same-plan").CombinedOutput(); err == nil || !strings.Contains(string(out), "runs of a server") {
 		t.Errorf("a run of the root: %v %s", err, out)
 	}
 	if code := v.stop(t, syscall.SIGTERM); code != exitDone {

@@ -111,17 +111,29 @@ func (g *globals) accompany(ctx context.Context, c *client, id, progress string)
 	if progress == "quiet" {
 		out = io.Discard
 	}
-	unasked := context.WithoutCancel(ctx)
+	unasked, leave := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer leave(nil)
 	var refused error
+	told := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
+		defer close(told)
 		short, cancel := context.WithTimeout(unasked, 30*time.Second)
 		defer cancel()
 		var r ledger.Run
 		refused = c.ask(short, http.MethodPost, "/api/v1/runs/"+url.PathEscape(id)+"/cancel", struct{}{}, &r)
+		var no *answered
+		if refused != nil && !errors.As(refused, &no) { // nobody is there to end it, and nobody to follow
+			leave(fmt.Errorf("run %s was not ended: %w; `slipway cancel %s` ends it", id, refused, id))
+		}
 	})
 	err := c.logs(unasked, id, true, out)
-	if !stop() && refused != nil {
+	if !stop() {
+		<-told
 		err = errors.Join(err, refused)
+	}
+	if gone := context.Cause(unasked); gone != nil {
+		report(os.Stderr, gone)
+		return ledger.Run{}, exitError(exitCanceled)
 	}
 	var exit exitError
 	if err != nil && !errors.As(err, &exit) {

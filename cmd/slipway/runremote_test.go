@@ -1,7 +1,10 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
+	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -103,6 +106,7 @@ services:
 		v.interruptsRemotely(t, v.place, "user 0 of this machine")
 	})
 	t.Run("killed", func(t *testing.T) { v.uploadOutlivesKill(t, dev) })
+	t.Run("gone", func(t *testing.T) { v.leavesGoneServer(t, v.place) })
 	if code := v.stop(t, syscall.SIGTERM); code != exitDone {
 		t.Errorf("stopped with %d\n%s", code, v.said())
 	}
@@ -201,6 +205,7 @@ func (v *served) begun(t *testing.T, dev place) (*exec.Cmd, ledger.Run) {
 	v.write(t, "slow/.ci.yml", slowPipeline)
 	cmd := dev.slipway("run", "pipeline", filepath.Join(v.dir, "slow"), "--json")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.Stderr = &strings.Builder{}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -238,12 +243,43 @@ func (v *served) uploadOutlivesKill(t *testing.T, dev place) {
 	cmd, run := v.begun(t, dev)
 	_ = cmd.Process.Kill() // the person goes home
 	_ = cmd.Wait()
+	waiting := v.slipway("logs", "-f", "last")
+	shown, err := waiting.StdoutPipe()
+	said, err2 := waiting.StderrPipe()
+	if err := errors.Join(err, err2, waiting.Start()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := bufio.NewReader(shown).ReadString('\n'); err != nil { // it follows
+		t.Fatal(err)
+	}
+	go func() { _, _ = io.Copy(io.Discard, shown) }() // ends with the command
 	v.stop(t, syscall.SIGKILL)
+	line, err := bufio.NewReader(said).ReadString('\n')
+	if want := "slipway: the server of " + v.root + " does not answer any more; run " + run.ID + " is followed on when it does\n"; line != want {
+		t.Errorf("%q, want %q: %v", line, want, err)
+	}
 	v.start(t)
 	again := v.newest(t, "running again", func(r ledger.Run) bool { return r.State == ledger.Running && r.Attempts == 2 })
 	if again.ID != run.ID {
 		t.Errorf("run %s became %s", run.ID, again.ID)
 	}
 	v.must(t, "cancel", again.ID)
+	v.newest(t, "over", func(r ledger.Run) bool { return r.State.Over() })
+	if err := waiting.Wait(); err != nil {
+		t.Errorf("following: %v", err)
+	}
+}
+
+// leavesGoneServer: Ctrl-C ends the command also where no server is there to end the run.
+func (v *served) leavesGoneServer(t *testing.T, dev place) {
+	cmd, run := v.begun(t, dev)
+	v.stop(t, syscall.SIGKILL)
+	_ = cmd.Process.Signal(syscall.SIGINT)
+	_ = cmd.Wait() // the code is looked at
+	if said := cmd.Stderr.(*strings.Builder).String(); cmd.ProcessState.ExitCode() != exitCanceled || !strings.Contains(said, "slipway cancel "+run.ID) {
+		t.Errorf("exit code %d: %s", cmd.ProcessState.ExitCode(), said)
+	}
+	v.start(t)
+	v.must(t, "cancel", run.ID)
 	v.newest(t, "over", func(r ledger.Run) bool { return r.State.Over() })
 }
