@@ -18,19 +18,29 @@ import (
 // dryRun prints what a run would do. It needs no privileges, takes no lock,
 // opens nothing for writing and touches no network.
 func (g *globals) dryRun(ctx context.Context, dir string, plan pipeline.Plan, ev pipeline.Event, f runFlags) error {
-	records := store.ReadOnly(g.root)
-	e := &engine.Engine{Inputs: inputs(dir, records), Fixtures: engine.Fixtures(dir), Known: knownImages(records), Store: records, Log: g.log}
-	cast, err := e.Forecast(ctx, plan, engine.Options{Dir: dir, RerunTests: f.rerunTests, NoCache: f.noCache})
+	cast, err := g.forecast(ctx, dir, plan, ev, engine.Options{RerunTests: f.rerunTests, NoCache: f.noCache})
 	if err != nil {
 		return err
 	}
-	cast.Commit = ev.Commit
-	cast.Environments = environments(dir, plan, cast)
 	if g.json {
 		return printJSON(os.Stdout, cast)
 	}
 	painter{w: os.Stdout, color: g.color && isTerminal(os.Stdout)}.forecast(cast)
 	return nil
+}
+
+// forecast is what a run of the plan would do with the files of a directory.
+func (g *globals) forecast(ctx context.Context, dir string, plan pipeline.Plan, ev pipeline.Event, o engine.Options) (engine.Forecast, error) {
+	records := store.ReadOnly(g.root)
+	e := &engine.Engine{Inputs: inputs(dir, records), Fixtures: engine.Fixtures(dir), Known: knownImages(records), Store: records, Log: g.log}
+	o.Dir = dir
+	cast, err := e.Forecast(ctx, plan, o)
+	if err != nil {
+		return cast, err
+	}
+	cast.Commit = ev.Commit
+	cast.Environments = environments(dir, plan, cast)
+	return cast, nil
 }
 
 // environments foretells what promoting would ask and change, per environment file.

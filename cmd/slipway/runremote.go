@@ -28,7 +28,7 @@ import (
 // runWhere runs what is in a directory on the server that is asked for, on the
 // one that holds the root, or else here. given are the flags of the command line.
 func (g *globals) runWhere(ctx context.Context, dir string, f runFlags, given *pflag.FlagSet) error {
-	if f.dryRun && !given.Changed("server") { // it takes no root: it is of here, whoever holds that
+	if f.dryRun && !given.Changed("server") && hasRoot() == nil { // it is of here, whoever holds the root
 		return g.runPipeline(ctx, dir, f)
 	}
 	c, err := f.serverFlags.client(g)
@@ -56,15 +56,27 @@ func (g *globals) runRemotely(ctx context.Context, c *client, dir string, f runF
 	if ev, err = watch(ctx, filepath.Join(abs, pipelineFile), tree).event(ev); err != nil {
 		return err
 	}
-	sent, err := c.upload(ctx, abs, plan)
+	also := map[bool][]string{true: plan.Environments}[f.dryRun] // a run reads none
+	sent, err := c.upload(ctx, abs, plan, also)
 	if err != nil {
 		return err
 	}
-	var run ledger.Run
 	begin := server.Begin{Upload: sent.Upload, Event: ev, Only: f.only, RerunTests: f.rerunTests, NoCache: f.noCache}
 	if c.root != "" {
 		begin.KeepSeconds = int64(f.keepFailed.stay(f.keepFor).Seconds())
 	}
+	if f.dryRun {
+		var out server.Foretold
+		if err := c.ask(ctx, http.MethodPost, "/api/v1/forecasts", begin, &out); err != nil {
+			return err
+		}
+		if g.json {
+			return printJSON(os.Stdout, out.Forecast)
+		}
+		fmt.Print(out.Text)
+		return nil
+	}
+	var run ledger.Run
 	asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute) // whoever stops now must know the run that is to be stopped
 	defer cancel()
 	if err := c.ask(asking, http.MethodPost, "/api/v1/runs", begin, &run); err != nil {
@@ -83,7 +95,7 @@ func (g *globals) runRemotely(ctx context.Context, c *client, dir string, f runF
 // localOnly are the flags of `run pipeline` that a run on a server cannot heed, and
 // what to do instead.
 var localOnly = map[string]string{
-	"dry-run": "leave --server out", "builder": "the server has its own", "builder-certs": "the server has its own",
+	"builder": "the server has its own", "builder-certs": "the server has its own",
 	"parallel": "`slipway serve --parallel` says it there", "keep-failed": "`slipway serve --keep-failed` says it there", "keep-for": "`slipway serve --keep-failed` says it there",
 	"secrets": "`slipway secrets set NAME --repo uploads` gives it to uploads there",
 	"signer":  "an upload is not signed; push the commit", "signer-key": "an upload is not signed; push the commit",
@@ -157,11 +169,14 @@ func (g *globals) concludeRemote(run ledger.Run) error {
 	return g.conclude(record, "slipway logs "+run.ID)
 }
 
-// upload sends what a run of the plan reads of a directory.
-func (c *client) upload(ctx context.Context, dir string, plan pipeline.Plan) (sent server.Uploaded, err error) {
+// upload sends what a run of the plan reads of a directory, and some files besides.
+func (c *client) upload(ctx context.Context, dir string, plan pipeline.Plan, also []string) (sent server.Uploaded, err error) {
 	parts, err := partsOf(dir, plan)
 	if err != nil {
 		return sent, err
+	}
+	for _, name := range also {
+		parts = append(parts, upload.Part{Path: name})
 	}
 	tree, err := upload.Open(ctx, dir, parts)
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"slipway/internal/engine"
 	"slipway/internal/ledger"
 	"slipway/internal/store"
 	"slipway/internal/upload"
@@ -60,6 +61,7 @@ images:
       unit: {command: "cat /app/a.txt /in/fixture; test ! -e /app/big; ls -l /app"}
 services:
   side: {image: "image:web", command: [sleep, "100"], env_file: [conf/env]}
+environments: [environments/test.yml]
 `)
 	v.write(t, "app/Dockerfile", "FROM example.com/base:1\nCOPY . /app\nCOPY --from=more / /more\n")
 	v.write(t, "app/.dockerignore", "big\n*.log\n!keep.log\n")
@@ -98,6 +100,7 @@ services:
 	t.Run("fails", func(t *testing.T) { v.failsRemotely(t, dev) })
 	t.Run("refused", func(t *testing.T) { v.refusesUploads(t, dev) })
 	t.Run("interrupted", func(t *testing.T) { v.interruptsRemotely(t, dev, "token developer") })
+	t.Run("dry run", func(t *testing.T) { v.foretells(t, dev, run) })
 	t.Run("over the socket", func(t *testing.T) {
 		again, said, code := v.remotely(t, v.dir)
 		if again.State != pipeline.Passed || code != exitDone || again.Images[0].Digest != run.Images[0].Digest || !strings.Contains(said, "on the server of "+v.root) {
@@ -150,6 +153,33 @@ func (p place) read(t *testing.T, name string) string {
 		t.Fatal(err)
 	}
 	return string(data)
+}
+
+// foretells: what a run would do is said, and none is made.
+func (v *served) foretells(t *testing.T, dev place, run store.Run) {
+	before := len(v.runs(t))
+	dry := func(args ...string) []byte {
+		return dev.must(t, append([]string{"run", "pipeline", v.dir, "--dry-run", "--server", "http://" + v.address}, args...)...)
+	}
+	var cast engine.Forecast
+	if err := json.Unmarshal(dry("--json"), &cast); err != nil {
+		t.Fatal(err)
+	}
+	if cast.Plan != run.Plan || cast.Commit != run.Commit || len(cast.Images) != 1 || len(cast.Images[0].Tests) != 1 {
+		t.Errorf("%+v", cast)
+	}
+	if len(cast.Environments) != 1 || cast.Environments[0].Name != "test" || cast.Environments[0].Error != "" || len(cast.Environments[0].Gates) == 0 {
+		t.Errorf("%+v", cast.Environments)
+	}
+	if text := string(dry("--only", "web")); !strings.Contains(text, "plan sha256:") || !strings.HasSuffix(text, "nothing was built, started or written\n") {
+		t.Errorf("it printed:\n%s", text)
+	}
+	if n := len(v.runs(t)); n != before {
+		t.Errorf("%d runs, %d before", n, before)
+	}
+	if left, err := os.ReadDir(filepath.Join(v.root, "work")); len(left) > 0 {
+		t.Errorf("left: %v %v", left, err)
+	}
 }
 
 // failsRemotely: the exit code and the result are those of a local run, and a secret that

@@ -259,7 +259,7 @@ func (v *serving) options() server.Options {
 		Ledger: v.ledger, Run: v.run, Promote: v.promoteRun, NewID: func() string { return store.NewRunID(time.Now()) },
 		LogFile: func(record string) string { return filepath.Join(v.stack.store.RunDir(record), "lines.jsonl") },
 		Public:  v.flags.publicURL(), Runs: v.flags.runs, Drain: v.flags.drain, Reach: reach, Log: v.log,
-		Uploads: v.uploads(), Promoter: v.promoter, Chores: v.chores(),
+		Uploads: v.uploads(), Foretell: v.foretell, Promoter: v.promoter, Chores: v.chores(),
 		Limits: v.flags.limits, NoticeClient: noticeClient(), Tracer: v.tracer,
 		Retain: v.flags.retain, CollectEvery: v.flags.gc, Short: v.short,
 		Collect: func(ctx context.Context, how server.Retention) (server.Collected, error) {

@@ -47,6 +47,7 @@ var asked = map[string]question{
 	"post /api/v1/approvals":                  {path: "/api/v1/approvals", body: wishText[:len(wishText)-1] + `, "signed": {signed}}`},
 	"post /api/v1/uploads":                    {path: "/api/v1/uploads?bytes=5", body: "hello", kind: "application/zstd"},
 	"post /api/v1/runs":                       {path: "/api/v1/runs", body: `{"upload": "` + digest.FromString("hello").String() + `", "event": {"ref": "refs/heads/main", "changed": ["a"]}, "only": ["web"]}`},
+	"post /api/v1/forecasts":                  {path: "/api/v1/forecasts", body: `{"upload": "` + digest.FromString("hello").String() + `", "event": {"ref": "refs/heads/main"}, "keep_seconds": 60}`},
 	"get /api/v1/repos":                       {path: "/api/v1/repos"},
 	"post /api/v1/repos/{name}":               {path: "/api/v1/repos/example%2Fweb", body: `{"forks": "deny", "deny": [], "new_secret": true}`},
 	"get /api/v1/schedules":                   {path: "/api/v1/schedules"},
@@ -116,7 +117,11 @@ func TestOpenAPI(t *testing.T) {
 	uploads := upload.Store{Dir: filepath.Join(w.dir, "uploads"), Limit: 1 << 20}
 	_, _, err := uploads.Put(strings.NewReader("hello"))
 	must(t, err)
-	w.serve(t, server.Options{Public: "https://ci.example.com", Uploads: uploads, Promoter: e.promoter, Kept: func(context.Context) ([]server.Kept, error) { return nil, nil }, Collect: func(context.Context, server.Retention) (server.Collected, error) {
+	foretell := func(_ context.Context, r ledger.Run) (server.Foretold, error) {
+		data, err := json.Marshal(r.Asked)
+		return server.Foretold{Forecast: data, Text: "plan"}, err
+	}
+	w.serve(t, server.Options{Public: "https://ci.example.com", Uploads: uploads, Foretell: foretell, Promoter: e.promoter, Kept: func(context.Context) ([]server.Kept, error) { return nil, nil }, Collect: func(context.Context, server.Retention) (server.Collected, error) {
 		return server.Collected{Runs: 1}, nil
 	}}, func(ctx context.Context, r ledger.Run, l *server.Log) (ledger.End, error) {
 		if !r.Trusted {

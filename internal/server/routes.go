@@ -109,6 +109,10 @@ func (s *Server) aboutRuns() []route {
 			takes: content{of: Begin{}}, limit: maxBegin, gives: content{of: ledger.Run{}}, code: http.StatusAccepted, do: s.beginRun,
 		},
 		{
+			pattern: "POST /api/v1/forecasts", role: ledger.Developer, summary: "Say what a run of an upload would do; none is made",
+			takes: content{of: Begin{}}, limit: maxBegin, gives: content{of: Foretold{}}, do: s.foretell,
+		},
+		{
 			pattern: "POST /api/v1/runs/{id}/cancel", role: ledger.Developer, summary: "End a run",
 			takes: content{of: empty{}}, gives: content{of: ledger.Run{}},
 			do: act(s, "cancel", func(ctx context.Context, r ledger.Run, by identity, _ empty) error {

@@ -54,6 +54,8 @@ type Options struct {
 	Tracer       trace.Tracer // of runs; nil: none
 	Limits       Limits
 	Uploads      upload.Store
+	// Foretell says what a run would do that is not made; a Refusal, why there can be none.
+	Foretell func(ctx context.Context, run ledger.Run) (Foretold, error)
 	// Promoter lends what a promotion needs to do, with what it says going to out.
 	Promoter func(ctx context.Context, person string, out io.Writer, do func(*promote.Promoter) error) error
 	// Chores are what only the holder of the root can do for commands of the same machine,

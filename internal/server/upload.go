@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -81,24 +82,55 @@ type Begin struct {
 	KeepSeconds int64 `json:"keep_seconds,omitempty"`
 }
 
-// begin makes a run of an upload. It is nobody's commit: whatever it says of
-// itself, nothing of it is signed, recorded or promoted.
-func (s *Server) begin(ctx context.Context, by identity, b Begin) (ledger.Run, error) {
+// Foretold is what a run would do.
+type Foretold struct {
+	Forecast json.RawMessage `json:"forecast"` // as `slipway run pipeline --dry-run --json` prints it
+	Text     string          `json:"text"`     // and without --json
+}
+
+func (s *Server) foretell(w http.ResponseWriter, r *http.Request) {
+	var b Begin
+	if !s.take(w, r, &b) {
+		return
+	}
+	by := identityOf(r.Context())
+	asked, err := s.asked(by, b)
+	var out Foretold
+	if err == nil {
+		defer s.use(r.Context())()
+		out, err = s.Foretell(r.Context(), ledger.Run{Record: s.NewID(), Kind: pipeline.Push, Author: by.actor, Asked: asked})
+	}
+	if err != nil {
+		s.fail(w, err)
+		return
+	}
+	s.say(w, http.StatusOK, out)
+}
+
+// asked is how a run of an upload is to be carried out. It is nobody's commit:
+// whatever it says of itself, nothing of it is signed, recorded or promoted.
+func (s *Server) asked(by identity, b Begin) (a ledger.Asked, err error) {
 	if b.Event.Kind != "" && !slices.Contains([]pipeline.EventKind{pipeline.Push, pipeline.PullRequest, pipeline.Tag, pipeline.Schedule}, b.Event.Kind) {
-		return ledger.Run{}, &ledger.Refusal{Why: fmt.Sprintf("no event %q; use push, pull_request, tag or schedule", b.Event.Kind)}
+		return a, &ledger.Refusal{Why: fmt.Sprintf("no event %q; use push, pull_request, tag or schedule", b.Event.Kind)}
 	}
 	if b.KeepSeconds != 0 && (b.KeepSeconds < 0 || !by.role.May(ledger.Admin)) {
-		return ledger.Run{}, &ledger.Refusal{Why: "how long failed tests stay is for an admin to say, and no less than nothing; `slipway serve --keep-failed` says it for all runs"}
-	}
-	if err := s.Uploads.Use(b.Upload); err != nil {
-		return ledger.Run{}, err
+		return a, &ledger.Refusal{Why: "how long failed tests stay is for an admin to say, and no less than nothing; `slipway serve --keep-failed` says it for all runs"}
 	}
 	b.Event.Trusted = true // as in a local run: what it may is not said by this
+	a = ledger.Asked{Upload: b.Upload, Event: &b.Event, Only: b.Only, RerunTests: b.RerunTests, NoCache: b.NoCache, KeepSeconds: b.KeepSeconds}
+	return a, s.Uploads.Use(b.Upload)
+}
+
+func (s *Server) begin(ctx context.Context, by identity, b Begin) (ledger.Run, error) {
+	asked, err := s.asked(by, b)
+	if err != nil {
+		return ledger.Run{}, err
+	}
 	id, began := s.NewID(), time.Now()
-	_, err := s.Ledger.Accept(ctx, ledger.Delivery{Repo: ledger.Uploads, ID: id, Event: "upload", At: time.Now()}, []ledger.Change{{
+	_, err = s.Ledger.Accept(ctx, ledger.Delivery{Repo: ledger.Uploads, ID: id, Event: "upload", At: time.Now()}, []ledger.Change{{
 		Run: id, Kind: pipeline.Push, Ref: b.Event.Ref, Before: "upload " + id, After: b.Event.Commit,
 		Title: path.Base(b.Event.Repo), Author: by.actor, Allowed: by.actor, State: ledger.Queued, Here: true,
-		Asked: ledger.Asked{Upload: b.Upload, Event: &b.Event, Only: b.Only, RerunTests: b.RerunTests, NoCache: b.NoCache, KeepSeconds: b.KeepSeconds},
+		Asked: asked,
 	}})
 	if err != nil {
 		return ledger.Run{}, err

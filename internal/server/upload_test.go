@@ -60,6 +60,8 @@ func TestUploads(t *testing.T) {
 		{"/api/v1/uploads", developer, packed, io.MultiReader(strings.NewReader(strings.Repeat("x", 1001))), http.StatusRequestEntityTooLarge, "--upload-limit"}, // of unknown length
 		{"/api/v1/runs", developer, "application/json", begin(digest.FromString("another")), http.StatusGone, "upload it again"},
 		{"/api/v1/runs", developer, "application/json", begin("sha256:../../x"), http.StatusGone, "upload it again"},
+		{"/api/v1/forecasts", developer, "application/json", begin(digest.FromString("another")), http.StatusGone, "upload it again"},
+		{"/api/v1/runs", developer, "application/json", strings.NewReader(`{"upload": "sha256:1", "event": {}, "keep_seconds": 60}`), http.StatusConflict, "for an admin to say"},
 		{"/api/v1/runs", developer, "text/plain", begin("sha256:1"), http.StatusUnsupportedMediaType, "application/json"},
 		{"/api/v1/uploads?bytes=10", developer, packed, strings.NewReader("some files"), http.StatusCreated, digest.FromString("some files").String()},
 		{"/api/v1/runs", developer, "application/json", begin(digest.FromString("some files")), http.StatusAccepted, `"state":"queued"`},
