@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,8 +17,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"slipway/internal/git"
 	"slipway/internal/ledger"
 	"slipway/internal/need"
+	"slipway/internal/server"
 	"slipway/internal/volume"
 )
 
@@ -298,6 +301,31 @@ func TestServeForgeAway(t *testing.T) {
 	v.forge.deny.Store(false)
 	v.must(t, "rerun", r.ID)
 	v.until(t, second, "promoted", promoted)
+}
+
+// TestWhoIsAway: a git server that answers nobody is told apart from one that answers
+// this question badly, and from one that has answered it.
+func TestWhoIsAway(t *testing.T) {
+	for _, c := range []struct {
+		code      int // 0: nobody is there
+		away, all bool
+	}{
+		{0, true, true},
+		{http.StatusBadGateway, true, false},
+		{http.StatusUnauthorized, false, false},
+	} {
+		forge := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(c.code) }))
+		if c.code == 0 {
+			forge.Close()
+		}
+		remote := git.Remote{URL: forge.URL + "/example/web.git", Policy: git.Policy{Plain: true}}
+		_, err := fetchCommit(t.Context(), git.NewMirror(t.TempDir(), git.Limits{}), remote, ledger.Run{Ref: "refs/heads/main"}, t.TempDir())
+		forge.Close()
+		var away *server.Away
+		if is := errors.As(err, &away); err == nil || is != c.away || is && away.All != c.all {
+			t.Errorf("%d: %v, away: %v, %+v", c.code, err, is, away)
+		}
+	}
 }
 
 // beside registers the repository once more, under another name and as a directory of

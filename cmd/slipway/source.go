@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -83,7 +84,8 @@ func away(err error) error {
 	if final(err) {
 		return err
 	}
-	return &server.Away{Err: err}
+	var unreachable net.Error
+	return &server.Away{Err: err, All: errors.As(err, &unreachable)}
 }
 
 // fetchOne fetches the commit; after a forced push no ref may have it any more.

@@ -559,11 +559,11 @@ func TestPutOff(t *testing.T) {
 		other := c[0].Run
 
 		a := take(t, l, "a")
-		must(t, l.PutOff(t.Context(), a, "nobody answers", time.Now().Add(time.Hour)))
+		must(t, l.PutOff(t.Context(), a, "nobody answers", time.Now().Add(time.Hour), time.Now()))
 		if r := runOf(t, l, first); a.ID != first || r.State != ledger.Queued || r.Reason != "nobody answers" {
 			t.Errorf("%s %s", r.State, r.Reason)
 		}
-		if err := l.PutOff(t.Context(), a, "twice", time.Now()); !errors.Is(err, ledger.ErrTaken) {
+		if err := l.PutOff(t.Context(), a, "twice", time.Now(), time.Now()); !errors.Is(err, ledger.ErrTaken) {
 			t.Errorf("what is not held was put off: %v", err)
 		}
 		for _, want := range []string{other, second} {
@@ -582,7 +582,7 @@ func TestPutOff(t *testing.T) {
 		_, err = l.Recover(t.Context(), true) // a kill changes nothing of that
 		must(t, err)
 		a = take(t, l, "c")
-		must(t, l.PutOff(t.Context(), a, "", time.Now()))
+		must(t, l.PutOff(t.Context(), a, "", time.Now(), time.Now()))
 		if waited, err := l.Waited(t.Context(), first); waited != 2 || a.Attempts != 3 || err != nil {
 			t.Errorf("it has waited %d times in %d attempts, %v", waited, a.Attempts, err)
 		}
@@ -595,11 +595,21 @@ func TestPutOff(t *testing.T) {
 
 		a = take(t, l, "last")
 		must(t, l.Cancel(t.Context(), first, "ann says so")) // while it runs
-		must(t, l.PutOff(t.Context(), a, "", time.Now().Add(time.Hour)))
+		must(t, l.PutOff(t.Context(), a, "", time.Now().Add(time.Hour), time.Now()))
 		if a = take(t, l, "to end"); a.ID != first || a.Cancel != "ann says so" {
 			t.Errorf("%+v", a)
 		}
-		must(t, l.PutOff(t.Context(), a, "", time.Now().Add(time.Hour)))
+		third := accept2(t, l, 4)
+		must(t, l.PutOff(t.Context(), a, "", time.Now(), time.Now().Add(time.Hour))) // it answers nobody
+		if a = take(t, l, "to end again"); a.ID != first {
+			t.Errorf("took %s", a.ID)
+		}
+		if r, err := l.Take(t.Context(), "none"); !errors.Is(err, ledger.ErrNone) || runOf(t, l, third).State != ledger.Queued {
+			t.Errorf("took %s, which would find the same, %v", r.ID, err)
+		}
+		if r := take(t, l, "fresh after "+accept2(t, l, 5)); r.ID != "run-d5-b5-5" {
+			t.Errorf("took %s, not what has come since", r.ID)
+		}
 	})
 }
 

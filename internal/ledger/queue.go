@@ -73,7 +73,8 @@ func (l *Ledger) Cancels(ctx context.Context) (map[string]string, error) {
 type End struct {
 	State   State
 	Reason  string
-	Again   time.Time       // of one that is Queued: when it may be tried again
+	Again   time.Time       // of one that is Queued: when it may be tried again,
+	Others  time.Time       // and the other runs of its source
 	Plan    string          // digest
 	Title   string          // of the commit: for a run that nobody told the title of
 	Result  json.RawMessage // the record of the run
@@ -137,12 +138,11 @@ const (
 )
 
 // PutOff lets a run wait until a time, because what it needs does not answer. The
-// other runs of the same source go behind all that wait now: they would find the
-// same, and keep those of others waiting meanwhile.
-func (l *Ledger) PutOff(ctx context.Context, r Run, why string, until time.Time) error {
+// other runs of the same source, which may find the same, wait until a time too, and
+// go behind all that wait by then.
+func (l *Ledger) PutOff(ctx context.Context, r Run, why string, until, others time.Time) error {
 	return l.change(ctx, "put run "+r.ID+" off", func(tx *sql.Tx) error {
-		now := time.Now()
-		if err := l.endAttempt(ctx, tx, r, putOff, why, now); err != nil {
+		if err := l.endAttempt(ctx, tx, r, putOff, why, time.Now()); err != nil {
 			return err
 		}
 		// One that is to end is taken at once, for that.
@@ -150,7 +150,7 @@ func (l *Ledger) PutOff(ctx context.Context, r Run, why string, until time.Time)
 		if err != nil {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, `UPDATE runs SET due = $1 WHERE repo = $2 AND source = $3 AND state = 'queued' AND due < $4`, ms(now), r.Repo, r.Source, ms(now))
+		_, err = tx.ExecContext(ctx, `UPDATE runs SET due = $1 WHERE repo = $2 AND source = $3 AND state = 'queued' AND id <> $4 AND due < $5`, ms(others), r.Repo, r.Source, r.ID, ms(others))
 		return err
 	})
 }

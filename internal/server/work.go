@@ -92,7 +92,7 @@ func (s *Server) carry(running context.Context, run ledger.Run) {
 		case errors.Is(context.Cause(running), errStopping) && end.State == ledger.Canceled:
 			return s.Ledger.GiveBack(ctx, run, errStopping.Error())
 		case end.State == ledger.Queued:
-			return s.Ledger.PutOff(ctx, run, end.Reason, end.Again)
+			return s.Ledger.PutOff(ctx, run, end.Reason, end.Again, end.Others)
 		}
 		return s.Ledger.Finish(ctx, run, end)
 	})
@@ -136,7 +136,10 @@ func (s *Server) insist(do func(context.Context) error) (err error) {
 }
 
 // Away is an error of a run that needs what does not answer now, and may soon.
-type Away struct{ Err error }
+type Away struct {
+	Err error
+	All bool // it answers nobody: the other runs of the same source need not ask meanwhile
+}
 
 func (a *Away) Error() string { return a.Err.Error() }
 
@@ -158,7 +161,12 @@ func (s *Server) cutShort(ctx context.Context, run ledger.Run, err error) ledger
 	case errors.As(err, &away):
 		waited, unknown := s.Ledger.Waited(ctx, run.ID)
 		if unknown == nil && waited < len(pauses) {
-			return ledger.End{State: ledger.Queued, Reason: fmt.Sprintf("%v; slipway asks again in %s", err, pauses[waited]), Again: time.Now().Add(pauses[waited])}
+			now := time.Now()
+			end := ledger.End{State: ledger.Queued, Reason: fmt.Sprintf("%v; slipway asks again in %s", err, pauses[waited]), Again: now.Add(pauses[waited]), Others: now}
+			if away.All {
+				end.Others = end.Again
+			}
+			return end
 		}
 		err = errors.Join(err, unknown)
 	}
