@@ -12,12 +12,14 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
 	"github.com/moby/patternmatcher/ignorefile"
 	"github.com/spf13/pflag"
 
+	"slipway/internal/git"
 	"slipway/internal/ledger"
 	"slipway/internal/server"
 	"slipway/internal/store"
@@ -57,7 +59,7 @@ func (g *globals) runRemotely(ctx context.Context, c *client, dir string, f runF
 		return err
 	}
 	also := map[bool][]string{true: plan.Environments}[f.dryRun] // a run reads none
-	sent, err := c.upload(ctx, abs, plan, also)
+	sent, err := c.upload(ctx, abs, plan, tree, also)
 	if err != nil {
 		return err
 	}
@@ -169,8 +171,9 @@ func (g *globals) concludeRemote(run ledger.Run) error {
 	return g.conclude(record, "slipway logs "+run.ID)
 }
 
-// upload sends what a run of the plan reads of a directory, and some files besides.
-func (c *client) upload(ctx context.Context, dir string, plan pipeline.Plan, also []string) (sent server.Uploaded, err error) {
+// upload sends what a run of the plan reads of a directory, which may be in a work tree,
+// and some files besides.
+func (c *client) upload(ctx context.Context, dir string, plan pipeline.Plan, work *git.Tree, also []string) (sent server.Uploaded, err error) {
 	parts, err := partsOf(dir, plan)
 	if err != nil {
 		return sent, err
@@ -183,6 +186,11 @@ func (c *client) upload(ctx context.Context, dir string, plan pipeline.Plan, als
 		return sent, usageError{err}
 	}
 	defer tree.Close()
+	if work != nil && runtime.GOOS == "windows" {
+		if tree.Tracked, err = work.Tracked(dir); err != nil {
+			return sent, err
+		}
+	}
 	out, in := io.Pipe()
 	packed := make(chan error, 1)
 	go func() {

@@ -339,6 +339,9 @@ func serves(t *testing.T, v *served) {
 		if out := string(v.must(t, "logs", "-f", run.ID)); !strings.Contains(out, "web/unit | text 1") {
 			t.Errorf("logs: %s", out)
 		}
+		if out := string(v.must(t, "runs", "last")); !strings.Contains(out, v.runs(t)[0].ID) {
+			t.Errorf("the newest run is not last:\n%s", out)
+		}
 		if out := string(v.must(t, "runs")); !strings.Contains(out, run.ID) || !strings.Contains(out, "example/web") {
 			t.Errorf("runs: %s", out)
 		}

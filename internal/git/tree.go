@@ -27,6 +27,7 @@ import (
 
 	"github.com/go-git/go-git/v5"
 	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/filemode"
 	"github.com/go-git/go-git/v5/plumbing/object"
 )
 
@@ -101,6 +102,28 @@ func (t *Tree) Uncommitted(ctx context.Context) (int, error) {
 		n++
 	}
 	return n, nil
+}
+
+// Tracked says of the files below a directory that git tracks whether they may be run,
+// as a clone has them where file systems know that. Names are slash-separated, and
+// relative to the directory.
+func (t *Tree) Tracked(dir string) (map[string]bool, error) {
+	below, err := filepath.Rel(t.Root, dir)
+	if err != nil {
+		return nil, err
+	}
+	index, err := t.repo.Storer.Index()
+	if err != nil {
+		return nil, fmt.Errorf("read the index of %s: %w", t.Root, err)
+	}
+	prefix := strings.TrimPrefix(filepath.ToSlash(below)+"/", "./")
+	tracked := map[string]bool{}
+	for _, e := range index.Entries {
+		if name, ok := strings.CutPrefix(e.Name, prefix); ok && e.Mode.IsFile() {
+			tracked[name] = e.Mode == filemode.Executable
+		}
+	}
+	return tracked, nil
 }
 
 // asCheckedOut says whether a file is what git makes of the commit's by the line ends that

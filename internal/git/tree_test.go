@@ -2,6 +2,7 @@ package git_test
 
 import (
 	"errors"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -183,6 +184,28 @@ func TestOriginWithoutCredentials(t *testing.T) {
 		run("remote", "set-url", "origin", url)
 		if got := origin(); got != want {
 			t.Errorf("%s became %s, want %s", url, got, want)
+		}
+	}
+}
+
+func TestTracked(t *testing.T) {
+	dir, run := repo(t)
+	for _, name := range []string{"a.txt", "web/run.sh", "web/src/b.txt", "web/new.sh", "website/c.txt"} {
+		write(t, filepath.Join(dir, name), name)
+	}
+	run("add", "a.txt", "web/run.sh", "web/src", "website")
+	run("update-index", "--chmod=+x", "web/run.sh") // as it is told on Windows
+	run("commit", "-qm", "first")
+	tree, err := git.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for below, want := range map[string]map[string]bool{
+		".":   {"a.txt": false, "web/run.sh": true, "web/src/b.txt": false, "website/c.txt": false},
+		"web": {"run.sh": true, "src/b.txt": false},
+	} {
+		if got, err := tree.Tracked(filepath.Join(dir, below)); err != nil || !maps.Equal(got, want) {
+			t.Errorf("%s: %v, %v", below, got, err)
 		}
 	}
 }

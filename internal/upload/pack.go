@@ -34,7 +34,8 @@ type Part struct {
 
 // Tree is what is to be packed of a directory.
 type Tree struct {
-	Bytes   int64 // as they count against a limit
+	Bytes   int64           // as they count against a limit
+	Tracked map[string]bool // files that git tracks: whether they may be run; nil: their own modes say it
 	root    *os.Root
 	entries map[string]fs.FileInfo
 }
@@ -180,7 +181,7 @@ func parentsFirst(a, b string) int {
 }
 
 func (t *Tree) pack(w *tar.Writer, name string, info fs.FileInfo) error {
-	h := &tar.Header{Name: name, Mode: modeOf(info), ModTime: info.ModTime(), Format: tar.FormatPAX}
+	h := &tar.Header{Name: name, Mode: t.modeOf(name, info), ModTime: info.ModTime(), Format: tar.FormatPAX}
 	switch {
 	case info.IsDir():
 		h.Typeflag = tar.TypeDir
@@ -207,11 +208,13 @@ func (t *Tree) pack(w *tar.Writer, name string, info fs.FileInfo) error {
 	return nil
 }
 
-// modeOf gives the bits of chmod(2). Windows has none: there every file may be
-// run, as Docker has it.
-func modeOf(info fs.FileInfo) int64 {
+// modeOf gives the bits of chmod(2). Windows has none: there a file is what git has it
+// as, and one that git does not track may be run, as Docker has it.
+func (t *Tree) modeOf(name string, info fs.FileInfo) int64 {
 	m := info.Mode()
-	if runtime.GOOS == "windows" {
+	if executable, ok := t.Tracked[name]; ok && !executable {
+		return 0o644
+	} else if ok || runtime.GOOS == "windows" {
 		return 0o755
 	}
 	bits := int64(m.Perm())

@@ -91,6 +91,26 @@ func TestWholeTree(t *testing.T) {
 	}
 }
 
+// Where files have no modes git says which may be run.
+func TestModesByGit(t *testing.T) {
+	from, to := t.TempDir(), filepath.Join(t.TempDir(), "to")
+	for _, name := range []string{"run.sh", "a.txt", "new"} {
+		write(t, from, name, name, 0o666)
+	}
+	tree, err := upload.Open(t.Context(), from, []upload.Part{{Path: "."}})
+	must(t, err)
+	defer tree.Close()
+	tree.Tracked = map[string]bool{"run.sh": true, "a.txt": false}
+	var packed bytes.Buffer
+	must(t, tree.Pack(t.Context(), &packed))
+	must(t, upload.Unpack(t.Context(), &packed, to, roomy))
+	for name, want := range map[string]fs.FileMode{"run.sh": 0o755, "a.txt": 0o644, "new": 0o666} {
+		if info, err := os.Stat(filepath.Join(to, name)); err != nil || info.Mode() != want {
+			t.Errorf("%s: %v, %v", name, info, err)
+		}
+	}
+}
+
 func TestParts(t *testing.T) {
 	from, to := t.TempDir(), filepath.Join(t.TempDir(), "to")
 	for _, name := range []string{".ci.yml", ".git/HEAD", "web/main.go", "web/node_modules/x/y.js", "web/keep/a", "web/keep/b", "other/secret", "real/env"} {
