@@ -64,7 +64,7 @@ func TestUploads(t *testing.T) {
 		{"/api/v1/runs", developer, "application/json", strings.NewReader(`{"upload": "sha256:1", "event": {}, "keep_seconds": 60}`), http.StatusConflict, "for an admin to say"},
 		{"/api/v1/runs", developer, "text/plain", begin("sha256:1"), http.StatusUnsupportedMediaType, "application/json"},
 		{"/api/v1/uploads?bytes=10", developer, packed, strings.NewReader("some files"), http.StatusCreated, digest.FromString("some files").String()},
-		{"/api/v1/runs", developer, "application/json", begin(digest.FromString("some files")), http.StatusAccepted, `"state":"queued"`},
+		{"/api/v1/runs", developer, "application/json", begin(digest.FromString("some files")), http.StatusAccepted, `"repo":"uploads"`},
 	} {
 		if code, said := w.post(t, c.path, c.token, c.kind, c.body); code != c.code || !strings.Contains(said, c.says) {
 			t.Errorf("%s: %d %s, want %d with %q", c.path, code, said, c.code, c.says)
