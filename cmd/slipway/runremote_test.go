@@ -235,11 +235,23 @@ func (v *served) begun(t *testing.T, dev place) (*exec.Cmd, ledger.Run) {
 	v.write(t, "slow/.ci.yml", slowPipeline)
 	cmd := dev.slipway("run", "pipeline", filepath.Join(v.dir, "slow"), "--json")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	cmd.Stderr = &strings.Builder{}
+	said, err := os.CreateTemp(t.TempDir(), "said-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer said.Close()
+	cmd.Stderr = said
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	return cmd, v.newest(t, "running", func(r ledger.Run) bool { return r.State == ledger.Running })
+	return cmd, v.newest(t, "running, and the client aware of it", func(r ledger.Run) bool {
+		return r.State == ledger.Running && strings.Contains(saidBy(cmd), "slipway: run "+r.ID)
+	})
+}
+
+func saidBy(cmd *exec.Cmd) string {
+	data, _ := os.ReadFile(cmd.Stderr.(*os.File).Name()) //nolint:forcetypeassert // begun made it
+	return string(data)
 }
 
 func (v *served) newest(t *testing.T, what string, wanted func(ledger.Run) bool) (r ledger.Run) {
@@ -306,7 +318,7 @@ func (v *served) leavesGoneServer(t *testing.T, dev place) {
 	v.stop(t, syscall.SIGKILL)
 	_ = cmd.Process.Signal(syscall.SIGINT)
 	_ = cmd.Wait() // the code is looked at
-	if said := cmd.Stderr.(*strings.Builder).String(); cmd.ProcessState.ExitCode() != exitCanceled || !strings.Contains(said, "slipway cancel "+run.ID) {
+	if said := saidBy(cmd); cmd.ProcessState.ExitCode() != exitCanceled || !strings.Contains(said, "slipway cancel "+run.ID) {
 		t.Errorf("exit code %d: %s", cmd.ProcessState.ExitCode(), said)
 	}
 	v.start(t)
