@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -147,7 +148,7 @@ func ReadSigner(private, public string) (Signer, error) {
 	if err != nil {
 		return Signer{}, fmt.Errorf("read a private key: %w", err)
 	}
-	if info.Mode().Perm()&0o077 != 0 {
+	if runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0 { // there modes say nothing
 		return Signer{}, fmt.Errorf("the private key %s may be read by others; chmod 600 %s, and rotate it if somebody did", private, private)
 	}
 	data, err := os.ReadFile(private)
@@ -194,29 +195,29 @@ func WritePair(name string, k Key, private []byte) error {
 }
 
 // replaceFile puts data where name is, whole or not at all, also over a power cut.
-func replaceFile(name string, data []byte, mode fs.FileMode) (err error) {
+func replaceFile(name string, data []byte, mode fs.FileMode) error {
 	dir := filepath.Dir(name)
 	f, err := os.CreateTemp(dir, ".new-*") // mode 0600
 	if err != nil {
 		return fmt.Errorf("keep a key: %w", err)
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(fmt.Errorf("keep a key: %w", err), f.Close(), os.Remove(f.Name()))
-		}
-	}()
-	if _, err := f.Write(data); err != nil {
-		return err
+	_, err = f.Write(data)
+	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()) // closed: Windows gives no open file another name
+	if err == nil {
+		err = os.Rename(f.Name(), name)
 	}
-	if err := errors.Join(f.Chmod(mode), f.Sync()); err != nil {
-		return err
+	if err != nil {
+		return errors.Join(fmt.Errorf("keep a key: %w", err), os.Remove(f.Name()))
 	}
-	if err := os.Rename(f.Name(), name); err != nil {
-		return err
+	if runtime.GOOS == "windows" { // which flushes no directory
+		return nil
 	}
 	d, err := os.Open(dir)
-	if err != nil {
-		return err
+	if err == nil {
+		err = errors.Join(d.Sync(), d.Close())
 	}
-	return errors.Join(d.Sync(), d.Close(), f.Close())
+	if err != nil {
+		return fmt.Errorf("keep a key: %w", err)
+	}
+	return nil
 }
