@@ -60,7 +60,10 @@ func (c chore[Q, A]) ask(ctx context.Context, server *client, q Q, out io.Writer
 	for {
 		var news choreNews
 		if err := in.Decode(&news); err != nil {
-			return a, fmt.Errorf("%s lost the connection: %w", server.where(), errors.Join(err, context.Cause(ctx)))
+			if ctx.Err() != nil {
+				return a, context.Cause(ctx)
+			}
+			return a, fmt.Errorf("the connection to %s was lost: %w", server.where(), err)
 		}
 		switch {
 		case news.Says != "":

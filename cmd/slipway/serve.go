@@ -320,8 +320,8 @@ func (v *serving) listen(ctx context.Context, certificate *tls.Config) error {
 func serveAll(ctx context.Context, work func(context.Context) error, all map[net.Listener]*http.Server) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	following, hangUp := context.WithCancel(context.WithoutCancel(ctx))
-	defer hangUp()
+	following, hangUp := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer hangUp(nil)
 	ended := make(chan error, len(all))
 	for l, server := range all {
 		server.BaseContext = func(net.Listener) context.Context { return following }
@@ -336,7 +336,7 @@ func serveAll(ctx context.Context, work func(context.Context) error, all map[net
 		}()
 	}
 	errs := []error{work(ctx)}
-	hangUp() // those that follow logs would never finish
+	hangUp(errors.New("the server stops; try again when it is back")) // those that follow logs would never finish
 	for _, server := range all {
 		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 		if err := server.Shutdown(grace); err != nil {

@@ -1,7 +1,11 @@
 package main
 
 import (
+	"bufio"
 	"regexp"
+	"strings"
+	"syscall"
+	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -26,4 +30,33 @@ func capture(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Fatalf("it did not print %s", args[1])
 	}
 	ts.Setenv(args[0], found[1])
+}
+
+// What a command of this machine has begun a server that is stopped lets end, as it does runs.
+func TestServeLetsCommandsEnd(t *testing.T) {
+	v := newServed(t)
+	v.write(t, "Dockerfile", "FROM example.com/base:1\nRUN sleep 3\nCMD [\"sleep\", \"1000\"]\n")
+	v.start(t)
+	cmd := v.slipway("up", v.dir)
+	said, err := cmd.StderrPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { v.must(t, "supervise", "stop") })
+	lines := bufio.NewScanner(said)
+	for lines.Scan() && !strings.Contains(lines.Text(), "RUN sleep 3") {
+	}
+	if code := v.stop(t, syscall.SIGTERM); code != exitDone {
+		t.Errorf("stopped with %d\n%s", code, v.said())
+	}
+	var rest strings.Builder
+	for lines.Scan() {
+		rest.WriteString(lines.Text() + "\n")
+	}
+	if err := cmd.Wait(); err != nil || !strings.Contains(rest.String(), "web is up") {
+		t.Errorf("%v\n%s", err, rest.String())
+	}
 }

@@ -142,6 +142,12 @@ func (s *Server) Work(ctx context.Context) error {
 	defer stop(nil)
 	var all sync.WaitGroup
 	all.Go(func() { s.takeRuns(ctx, running) })
+	all.Go(func() { // what commands of this machine have begun may go on as runs do
+		<-ctx.Done()
+		if s.inUse.Acquire(running, users) == nil {
+			s.inUse.Release(users)
+		}
+	})
 	all.Go(func() { s.every(ctx, time.Second, s.sayable, s.sendStatuses) })
 	all.Go(func() { s.every(ctx, time.Second, nil, s.sendNotices) })
 	all.Go(func() {
