@@ -73,10 +73,10 @@ func (g *globals) printArtifacts(all []artifact) error {
 // they are read from.
 func (g *globals) artifacts(ctx context.Context, arg string) (all []artifact, done func(), err error) {
 	s := store.ReadOnly(g.root)
-	name, task, one := strings.Cut(arg, "/")
-	if name, err = g.recordNamed(ctx, name); err != nil {
+	if arg, err = g.recordNamed(ctx, arg); err != nil {
 		return nil, nil, err
 	}
+	name, task, one := strings.Cut(arg, "/")
 	run, err := s.Run(name)
 	if err != nil {
 		return nil, nil, usageError{err}

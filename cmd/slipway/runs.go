@@ -85,7 +85,11 @@ func logsCommand(g *globals) *cobra.Command {
 				if len(args) > 1 {
 					return usagef("%s is no directory; give one run, or RUN/TASK", args[0])
 				}
-				return g.runLogs(args[0])
+				record, err := g.recordNamed(cmd.Context(), args[0])
+				if err != nil {
+					return err
+				}
+				return g.runLogs(record)
 			}
 			containers := args
 			if f.env == "" && len(args) > 0 {

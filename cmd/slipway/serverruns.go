@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -131,15 +132,17 @@ func (g *globals) remoteLogs(ctx context.Context, f serverFlags, id string, foll
 }
 
 // recordNamed is what the record of a run's last attempt is called in the root,
-// where a server holds that and knows the run; of other runs it is their name.
-func (g *globals) recordNamed(ctx context.Context, name string) (string, error) {
+// where a server holds that and knows the run; of other runs it is their name. What
+// stands behind a slash stays.
+func (g *globals) recordNamed(ctx context.Context, which string) (string, error) {
 	c, err := serverFlags{}.client(g)
 	if err != nil || c == nil {
-		return name, err
+		return which, err
 	}
+	name, _, _ := strings.Cut(which, "/")
 	run, err := c.run(ctx, name)
 	if errors.Is(err, errUnknown) || err == nil && run.Record == "" {
-		return name, nil
+		return which, nil
 	}
-	return run.Record, err
+	return run.Record + which[len(name):], err
 }

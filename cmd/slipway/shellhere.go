@@ -148,6 +148,10 @@ func (g *globals) rerunFrozen(ctx context.Context, arg string) error {
 	if err := mustBeRoot(); err != nil {
 		return err
 	}
+	arg, err := g.recordNamed(ctx, arg)
+	if err != nil {
+		return err
+	}
 	found, err := g.kept(ctx, arg)
 	if err != nil {
 		return err
