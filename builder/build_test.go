@@ -180,3 +180,35 @@ func TestConcurrentBuilds(t *testing.T) {
 		t.Errorf("the step ran more than once: %q", got)
 	}
 }
+
+// Who wants a file system that somebody has gets the same, for as long as one of them does.
+func TestRootfsIsShared(t *testing.T) {
+	b := fresh(t)
+	dir := project(t, map[string]string{"Dockerfile": "FROM busybox:1\nRUN echo text > /made\n"})
+	built, err := b.Build(t.Context(), Request{Name: "app", Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all [3]Rootfs
+	for i := range all {
+		if all[i], err = b.Rootfs(t.Context(), built.Image, ""); err != nil {
+			t.Fatal(err)
+		}
+		if i == 1 {
+			if err := all[0].Release(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, r := range all[1:] {
+		if text, err := os.ReadFile(filepath.Join(r.Lowers[0], "made")); string(text) != "text\n" {
+			t.Errorf("%q, %v", text, err)
+		}
+		if err := r.Release(); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := b.Rootfs(t.Context(), pipeline.Image{}, ""); err == nil || len(b.lent) > 0 {
+		t.Errorf("%v; still lent: %v", err, b.lent)
+	}
+}

@@ -60,6 +60,9 @@ type Builder struct {
 	client *client.Client // the embedded engine or the remote
 	auth   *credentials
 
+	lending sync.Mutex
+	lent    map[string]*lent // by digest and platform
+
 	close sync.Once
 	err   error
 }
@@ -86,7 +89,7 @@ func Open(ctx context.Context, o Options) (_ *Builder, err error) {
 	if err := makeDirs(o.Root); err != nil {
 		return nil, err
 	}
-	b := &Builder{o: o, auth: newCredentials(o.DockerConfig)}
+	b := &Builder{o: o, auth: newCredentials(o.DockerConfig), lent: map[string]*lent{}}
 	if b.engine, err = openEngine(ctx, o); err != nil {
 		return nil, fmt.Errorf("open the build store in %s: %w", o.Root, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/pkg/labels"
@@ -28,11 +29,59 @@ type Rootfs struct {
 	Pin func(ctx context.Context, name string) error
 }
 
+// lent is a file system that somebody has: who wants the same has it at once.
+type lent struct {
+	mu    sync.Mutex // held while it is found
+	fs    Rootfs
+	users int // under the builder's lock
+}
+
 // Rootfs lends the file system of exactly this digest: the directories are
 // found by the digests of the layers in the image's manifest, never by a name.
 // What the build left on disk is used as it is; what is only in the store as
 // blobs is unpacked first. platform is "" for this machine's.
 func (b *Builder) Rootfs(ctx context.Context, img pipeline.Image, platform string) (Rootfs, error) {
+	key := img.Descriptor.Digest.String() + " " + platform
+	b.lending.Lock()
+	l := b.lent[key]
+	if l == nil {
+		l = &lent{}
+		b.lent[key] = l
+	}
+	l.users++
+	b.lending.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.fs.Release == nil {
+		fs, err := b.rootfs(ctx, img, platform)
+		if err != nil {
+			b.last(key, l)
+			return Rootfs{}, err
+		}
+		l.fs = fs
+	}
+	out := l.fs
+	out.Release = func() error {
+		if !b.last(key, l) {
+			return nil
+		}
+		return l.fs.Release()
+	}
+	return out, nil
+}
+
+// last takes one user off, and says whether it was the last.
+func (b *Builder) last(key string, l *lent) bool {
+	b.lending.Lock()
+	defer b.lending.Unlock()
+	if l.users--; l.users > 0 {
+		return false
+	}
+	delete(b.lent, key)
+	return true
+}
+
+func (b *Builder) rootfs(ctx context.Context, img pipeline.Image, platform string) (Rootfs, error) {
 	all, err := b.manifests(ctx, img.Descriptor)
 	if err != nil {
 		return Rootfs{}, err
