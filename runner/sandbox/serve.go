@@ -16,10 +16,13 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/moby/sys/mountinfo"
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 
@@ -81,7 +84,7 @@ func open(cfg Config) (*helper, error) {
 	h := &helper{cfg: cfg, sandboxes: map[string]*box{}, settled: make(chan struct{}), mounts: mountsDir, ended: make(chan os.Signal, 1)}
 	h.freezer.all = map[string]*frozen{}
 	signal.Notify(h.ended, unix.SIGTERM)
-	if err := privateMounts(); err != nil {
+	if err := privateMounts(cfg.Root); err != nil {
 		return h, err
 	}
 	var err error
@@ -254,18 +257,43 @@ const mountsDir = "/run/slipway-sandbox"
 // privateMounts makes mounts made here invisible outside, while later mounts
 // of the host still appear here. The runner started this process in a mount
 // namespace of its own.
-func privateMounts() error {
+func privateMounts(root string) error {
 	if same, err := sameMounts(); err != nil || same {
 		return fmt.Errorf("slipway-sandbox must be started by slipway, in a mount namespace of its own (%w)", errors.Join(err, errShared))
 	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
 		return fmt.Errorf("detach from the host's mounts: %w; slipway needs root (CAP_SYS_ADMIN)", err)
 	}
+	if err := leaveStores(root); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(mountsDir, 0o755); err != nil {
 		return fmt.Errorf("make the directory of mount points: %w", err)
 	}
 	if err := unix.Mount("tmpfs", mountsDir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755,size=64m"); err != nil {
 		return fmt.Errorf("mount a tmpfs at %s: %w", mountsDir, err)
+	}
+	return nil
+}
+
+// leaveStores takes the volume stores of other roots out of this namespace. Where / is
+// no shared mount, nobody would tell it that they are gone, and it would hold them,
+// their loop devices and what their image files lie on for as long as it lives.
+func leaveStores(root string) error {
+	own, _ := os.Stat(filepath.Join(filepath.Dir(root), "volumes", "data")) // nil: it has none
+	stores, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) {
+		return !strings.HasPrefix(m.Source, "/dev/loop") || !strings.HasSuffix(m.Mountpoint, "/volumes/data"), false
+	})
+	if err != nil {
+		return fmt.Errorf("read the mounts: %w", err)
+	}
+	for _, m := range stores {
+		at, err := os.Stat(m.Mountpoint)
+		_, noStore := os.Stat(filepath.Join(m.Mountpoint, "sessions"))
+		if err != nil || noStore != nil || own != nil && os.SameFile(at, own) {
+			continue
+		}
+		_ = unix.Unmount(m.Mountpoint, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) // or it is held, as before
 	}
 	return nil
 }
