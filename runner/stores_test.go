@@ -29,6 +29,7 @@ func TestStoresOfOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.reopen()
+	b.passes("true") // the helper is ready
 	mounts, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", b.helperPID()))
 	if text := string(mounts); err != nil || strings.Contains(text, root+"/") || !strings.Contains(text, filepath.Dir(b.opts.Root)+"/volumes/data ") {
 		t.Errorf("%v; its mounts:\n%s", err, text)
