@@ -223,7 +223,7 @@ func (c *conn) send(b wire.Body, file int) {
 		case !again(err):
 			return
 		case c.waiter != nil:
-			_ = c.waiter.raw.Write(func(uintptr) bool { return poll(c.fd, unix.POLLOUT) }) // an error is the next send's too
+			c.waiter.awaitRoom()
 		}
 	}
 }

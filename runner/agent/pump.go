@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"errors"
 	"os"
 	"sync/atomic"
 	"syscall"
@@ -30,10 +29,8 @@ func (p *pump) run() {
 	for {
 		n, err := p.move()
 		switch {
-		case errors.Is(err, unix.EPIPE):
-			p.discard()
-			return
 		case err != nil:
+			p.discard()
 			return
 		case n == 0:
 			p.whole.Store(true)
@@ -56,12 +53,12 @@ func (p *pump) move() (n int64, err error) {
 		if !again(err) {
 			return n, err
 		}
-		_ = p.out.raw.Write(func(uintptr) bool { return poll(p.out.fd, unix.POLLOUT) }) // an error is the next splice's too
+		p.out.awaitRoom()
 	}
 }
 
 // discard lets a command go on whose output nobody reads any more: what a failed
-// test leaves behind, its services, outlives who read their logs.
+// test leaves behind, its services, outlives who read their logs. A drain ends it.
 func (p *pump) discard() {
 	b := make([]byte, 4096)
 	for {
@@ -114,6 +111,11 @@ func newWaiter(fd int) *waiter {
 	f := os.NewFile(uintptr(fd), "")
 	raw, _ := f.SyscallConn() // fails only for no file
 	return &waiter{fd: fd, file: f, raw: raw}
+}
+
+// awaitRoom waits until something can be written. An error is the next write's too.
+func (w *waiter) awaitRoom() {
+	_ = w.raw.Write(func(uintptr) bool { return poll(w.fd, unix.POLLOUT) })
 }
 
 // poll says whether a file is ready for an event, or has ended.
