@@ -128,6 +128,8 @@ func bombAttempts() []attempt {
 	slow.CPUs = 0.05
 	tiny := small
 	tiny.Memory = 24 << 20
+	roomy := small // for the kernel's own memory of so many files
+	roomy.Memory = 256 << 20
 	return []attempt{
 		{name: "fork bomb", run: by("forks", "200"), limits: small, stoppedBy: by(pids)},
 		{name: "zombies left to PID 1", run: by("ghosts", "100"), limits: small, stoppedBy: by(reaping)},
@@ -137,7 +139,7 @@ func bombAttempts() []attempt {
 		{name: "sockets without end", run: by("sockets", "9000"), limits: tiny, stoppedBy: by(memory)},
 		{name: "disk bomb", run: by("disk", "100"), limits: small, stoppedBy: by(disk)},
 		{name: "disk bomb in /out", run: by("out", "100"), limits: small, stoppedBy: by(disk)},
-		{name: "inode bomb", run: by("files", "40000"), limits: small, stoppedBy: by(disk)},
+		{name: "inode bomb", run: by("files", "40000"), limits: roomy, stoppedBy: by(disk)},
 		{name: "processor hog", run: by("cpu", "600"), limits: slow, stoppedBy: by(cpu)},
 		{name: "core dumps", run: by("core"), stoppedBy: by(coreLimit)},
 	}

@@ -22,8 +22,10 @@ const (
 	lookEvery = 50 * time.Millisecond
 	// walkEvery bounds what others who free space can hide.
 	walkEvery = time.Second
-	// walkShare is the part of the time walking may take: 1 in walkShare.
-	walkShare = 20
+	// walkShare is the part of the time walking may take: 1 in walkShare; and where the
+	// disk's free space says that the limit may be passed, 1 in suspectShare.
+	walkShare    = 20
+	suspectShare = 8
 	// floor is the free space at which the largest sandbox is killed, so that
 	// the host keeps working; a twentieth of a small filesystem.
 	floorBytes = 1 << 30
@@ -49,7 +51,7 @@ type watched struct {
 	space  int64 // free bytes of the filesystem then
 	inodes int64 // free inodes then
 	walked time.Time
-	next   time.Time // no walk before
+	took   time.Duration // the last walk
 }
 
 func newWatch(root string, log zerolog.Logger) *watch {
@@ -116,8 +118,8 @@ func (w *watch) look() {
 	var most int64
 	for b, s := range w.all() {
 		grown := max(0, s.space-space) + max(0, s.inodes-inodes)*perEntry
-		now := time.Now()
-		if now.After(s.next) && (low || s.used+grown > s.limit || now.Sub(s.walked) > walkEvery) {
+		since := time.Since(s.walked)
+		if suspect := low || s.used+grown > s.limit; suspect && since > s.took*suspectShare || since > max(walkEvery, s.took*walkShare) {
 			s.space, s.inodes = space, inodes
 			w.measure(b, &s)
 		}
@@ -142,7 +144,7 @@ func (w *watch) measure(b *box, s *watched) {
 	begun := time.Now()
 	used, err := usage(b.dir)
 	s.used, s.walked = used+unlinked(b), time.Now()
-	s.next = s.walked.Add(s.walked.Sub(begun) * walkShare)
+	s.took = s.walked.Sub(begun)
 	w.mu.Lock()
 	if _, ok := w.boxes[b]; ok {
 		w.boxes[b] = *s
