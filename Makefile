@@ -29,7 +29,7 @@ CLIENTS := darwin windows
 
 TOOL := go tool -modfile=.ci/tools/go.mod
 
-.PHONY: help build demo test check bench soak release clean setup-% binaries helpers
+.PHONY: help build demo test check bench soak soak-tests soak-vm soak-systemd soak-fuzz release clean setup-% binaries helpers
 
 help: ## say what the targets do
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -87,11 +87,20 @@ check: setup-check ## format, lint, vet, tidiness of go.mod, floors, clients for
 bench: setup-bench binaries bin/crane ## measure slipway against docker, podman and others on this machine (internal/bench)
 	internal/bench/run
 
-soak: setup-soak binaries bin/buildkitd bin/oci-conformance bin/samples bin/cosign bin/gitea ## the long trials, with full counts: kills, races, fuzzing (hours)
+soak: soak-tests soak-vm soak-systemd soak-fuzz ## the long trials, with full counts: kills, races, fuzzing (hours; make -k: all, whatever fails)
+
+soak-tests: setup-soak binaries bin/buildkitd bin/oci-conformance bin/samples bin/cosign bin/gitea
 	examples/bases --fetch all
 	PATH="$(CURDIR)/bin:$$PATH" SLIPWAY_SOAK=1 GORACE=$(KNOWN) SLIPWAY_REQUIRE=$(REQUIRE),cosign,gitea go test -race -tags seccomp -timeout 6h -p 1 ./...
+
+soak-vm: setup-soak binaries
+	examples/bases --fetch hello
 	runner/testdata/vm/run
+
+soak-systemd: setup-soak binaries
 	.ci/systemd/run
+
+soak-fuzz: setup-soak
 	.ci/fuzz $(FUZZTIME)
 
 release: setup-build helpers ## one file that needs no other: bin/release/slipway, and clients for other systems

@@ -282,15 +282,15 @@ func privateMounts(root string) error {
 func leaveStores(root string) error {
 	own, _ := os.Stat(filepath.Join(filepath.Dir(root), "volumes", "data")) // nil: it has none
 	stores, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) {
-		return !strings.HasPrefix(m.Source, "/dev/loop") || !strings.HasSuffix(m.Mountpoint, "/volumes/data"), false
+		return !strings.HasSuffix(m.Mountpoint, "/volumes/data"), false
 	})
 	if err != nil {
 		return fmt.Errorf("read the mounts: %w", err)
 	}
 	for _, m := range stores {
-		at, err := os.Stat(m.Mountpoint)
-		_, noStore := os.Stat(filepath.Join(m.Mountpoint, "sessions"))
-		if err != nil || noStore != nil || own != nil && os.SameFile(at, own) {
+		image, err := os.ReadFile(filepath.Join("/sys/block", filepath.Base(m.Source), "loop/backing_file"))
+		at, aerr := os.Stat(m.Mountpoint)
+		if err != nil || aerr != nil || !strings.Contains(string(image), "/volumes/store.img") || own != nil && os.SameFile(at, own) {
 			continue
 		}
 		_ = unix.Unmount(m.Mountpoint, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) // or it is held, as before
