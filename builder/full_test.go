@@ -34,6 +34,8 @@ func TestDiskFull(t *testing.T) {
 	switch {
 	case err == nil:
 		t.Fatal("200 MB fitted into 64")
+	case strings.Contains(err.Error(), "idmapped mounts need"):
+		t.Skip("before Linux 6.3 no root can be on a tmpfs, which is this test's disk: ", err)
 	case errors.As(err, &be):
 		if !strings.Contains(string(be.LastOutput), "No space left") {
 			t.Errorf("%v\n%s", err, be.LastOutput)

@@ -1,6 +1,7 @@
 package builder
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -105,11 +106,13 @@ func TestRemoteBuildkitd(t *testing.T) {
 	root := testRoot(t)
 	sock := filepath.Join(root, "buildkitd.sock")
 	config := filepath.Join(root, "buildkitd.toml")
-	if err := os.WriteFile(config, []byte("[worker.containerd]\n  enabled = false\n"), 0o600); err != nil {
+	if err := os.WriteFile(config, []byte("[worker.oci]\n  enabled = true\n[worker.containerd]\n  enabled = false\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(daemon, "--config", config, "--root", filepath.Join(root, "state"), "--addr", "unix://"+sock,
 		"--oci-worker-binary", runc, "--oci-worker-snapshotter", "overlayfs", "--oci-worker-net", "host")
+	var said bytes.Buffer
+	cmd.Stderr = &said
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -118,8 +121,14 @@ func TestRemoteBuildkitd(t *testing.T) {
 			t.Error(err)
 		}
 		_ = cmd.Wait() // it was interrupted
+		if t.Failed() {
+			t.Logf("buildkitd: %s", said.Bytes())
+		}
 	})
-	waitFor(t, "buildkitd listens", func() bool { _, err := os.Stat(sock); return err == nil })
+	waitFor(t, "buildkitd listens", func() bool {
+		conn, err := net.Dial("unix", sock)
+		return err == nil && conn.Close() == nil
+	})
 	testRemote(t, Remote{Address: "unix://" + sock})
 }
 

@@ -219,10 +219,33 @@ func (m *idmap) bind(source string) (string, func() error, error) {
 	if err := errors.Join(os.Chmod(dir, 0o711), makeLike(source, target)); err != nil {
 		return "", nil, errors.Join(err, undo())
 	}
-	if err := mount.IDMapMount(source, target, int(m.fd.Fd())); err != nil {
+	err = mount.IDMapMount(source, target, int(m.fd.Fd()))
+	if errors.Is(err, unix.EINVAL) && onTmpfs(source) { // before Linux 6.3
+		if err = give(source); err == nil {
+			err = unix.Mount(source, target, "", unix.MS_BIND, "")
+		}
+	}
+	if err != nil {
 		return "", nil, errors.Join(err, undo())
 	}
 	return target, undo, nil
+}
+
+func onTmpfs(path string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(path, &st) == nil && st.Type == unix.TMPFS_MAGIC
+}
+
+// give makes a secret, which BuildKit writes for one step alone, the file of the step's user.
+func give(path string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return fmt.Errorf("look at its owner: %w", err)
+	}
+	if st.Uid >= stepIDCount || st.Gid >= stepIDCount || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return errors.New("only a file of the users 0 to 65535 can be shown without Linux 6.3")
+	}
+	return os.Chown(path, firstHostID+int(st.Uid), firstHostID+int(st.Gid))
 }
 
 // makeLike makes an empty mount point for source.
