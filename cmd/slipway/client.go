@@ -209,7 +209,7 @@ func (c *client) logsFrom(ctx context.Context, id string, follow bool, last *str
 	}
 	resp, err := c.send(ctx, http.MethodGet, "/api/v1/runs/"+url.PathEscape(id)+"/logs", nil, header)
 	var said usageError
-	if err != nil && *last != "" && !errors.As(err, &said) {
+	if err != nil && follow && !errors.As(err, &said) { // who follows a run knows it from the server
 		return "", errCutOff
 	}
 	if err != nil {
