@@ -95,7 +95,7 @@ func TestWhatDoesNotGetHealthyReplacesNothing(t *testing.T) {
 		"exit code 3": func(c *Container) { c.Service.Command = []string{"/bin/sh", "-c", "echo cannot start; exit 3"} },
 		"never got healthy": func(c *Container) {
 			c.Service.Command = []string{"/bin/sh", "-c", "echo cannot start; sleep 60"}
-			c.Service.Healthcheck = &pipeline.Healthcheck{Test: []string{"CMD", "false"}, Interval: 10 * time.Millisecond, Retries: 2}
+			c.Service.Healthcheck = &pipeline.Healthcheck{Test: []string{"CMD", "false"}, Interval: 300 * time.Millisecond, Retries: 2}
 		},
 		"not in the image": func(c *Container) { c.Service.Command = []string{"/bin/nothing"} },
 	} {
