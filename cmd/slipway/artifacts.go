@@ -83,7 +83,7 @@ func (g *globals) artifacts(ctx context.Context, arg string) (all []artifact, do
 	}
 	tests := testsOf(run)
 	if t, ok := tests[task]; one && !ok {
-		return nil, nil, usagef("run %s has no test %q; it has %s", run.ID, task, strings.Join(slices.Sorted(maps.Keys(tests)), ", "))
+		return nil, nil, usageError{noTest(run, task)}
 	} else if one {
 		tests = map[string]store.Test{task: t}
 	}

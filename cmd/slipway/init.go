@@ -39,7 +39,11 @@ func initCommand() *cobra.Command {
 			if err = errors.Join(err, f.Close()); err != nil {
 				return fmt.Errorf("write %s: %w", name, err)
 			}
-			fmt.Printf("wrote %s for %d Dockerfile(s); edit its tests, then: slipway run pipeline %s\n", name, len(found), dir)
+			first := "edit its tests"
+			if len(found) == 0 {
+				first = "write the Dockerfile that it names (there was none), and its tests"
+			}
+			fmt.Printf("wrote %s for %d Dockerfile(s); %s, then: slipway run pipeline %s\n", name, len(found), first, dir)
 			return nil
 		},
 	}

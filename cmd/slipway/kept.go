@@ -59,6 +59,15 @@ func onlyRun(all []runner.Frozen, name string) (id string) {
 	return id
 }
 
+// noTest says which tests a run has instead of one.
+func noTest(run store.Run, task string) error {
+	has := slices.Sorted(maps.Keys(testsOf(run)))
+	if len(has) == 0 {
+		return fmt.Errorf("run %s has no test %q, nor any other", run.ID, task)
+	}
+	return fmt.Errorf("run %s has no test %q; it has %s", run.ID, task, strings.Join(has, ", "))
+}
+
 func whyNotKept(run store.Run, task string) error {
 	if task == "" {
 		return fmt.Errorf("nothing is kept of run %s; `slipway run pipeline --keep-failed` keeps failed tests, `slipway shell` lists them", run.ID)
@@ -67,7 +76,7 @@ func whyNotKept(run store.Run, task string) error {
 	t, ok := tests[task]
 	switch {
 	case !ok:
-		return fmt.Errorf("run %s has no test %q; it has %s", run.ID, task, strings.Join(slices.Sorted(maps.Keys(tests)), ", "))
+		return noTest(run, task)
 	case t.State == pipeline.Passed:
 		return fmt.Errorf("%s passed in run %s; only failed tests are kept", task, run.ID)
 	case t.KeptUntil != nil:

@@ -72,7 +72,7 @@ func (g *globals) rerun(ctx context.Context, arg string, f runFlags, given *pfla
 	}
 	tests := testsOf(run)
 	if _, ok := tests[task]; one && !ok {
-		return usagef("run %s has no test %q; it has %s", run.ID, task, strings.Join(slices.Sorted(maps.Keys(tests)), ", "))
+		return usageError{noTest(run, task)}
 	}
 	if one {
 		f.only = []string{task}
