@@ -17,7 +17,7 @@ PURE   := CGO_ENABLED=0 go build -trimpath -buildvcs=false
 
 # What `make test` insists on: where one is missing the test fails instead of skipping.
 # internal/floors checks that every name a test asks for stands here, or below.
-REQUIRE := root,curl,sandbox,slipway-sandbox,buildkit,buildkitd,runc,netns,busybox,mmdebstrap,skopeo,umoci,btrfs,docker-registry,oci-conformance,xfs,mariadb,postgres,openssl,webhook-samples,slipway,dockerd,docker,docker-compose,nsenter
+REQUIRE := root,go,curl,sandbox,slipway-sandbox,buildkit,buildkitd,runc,netns,busybox,mmdebstrap,skopeo,umoci,btrfs,docker-registry,oci-conformance,xfs,mariadb,postgres,openssl,webhook-samples,slipway,dockerd,docker,docker-compose,nsenter
 KNOWN := suppressions=$(CURDIR)/.ci/race.known
 
 # What depends on the kernel alone and may be lacking on a supported one, and what only
@@ -29,7 +29,7 @@ CLIENTS := darwin windows
 
 TOOL := go tool -modfile=.ci/tools/go.mod
 
-.PHONY: help build demo test check bench soak soak-tests soak-vm soak-systemd soak-fuzz release clean setup-% binaries helpers
+.PHONY: help build demo test check bench soak soak-tests soak-vm soak-systemd soak-debian soak-fuzz release clean setup-% binaries helpers
 
 help: ## say what the targets do
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -87,7 +87,7 @@ check: setup-check ## format, lint, vet, tidiness of go.mod, floors, clients for
 bench: setup-bench binaries bin/crane ## measure slipway against docker, podman and others on this machine (internal/bench)
 	internal/bench/run
 
-soak: soak-tests soak-vm soak-systemd soak-fuzz ## the long trials, with full counts: kills, races, fuzzing (hours; make -k: all, whatever fails)
+soak: soak-tests soak-vm soak-systemd soak-debian soak-fuzz ## the long trials, with full counts: kills, races, fuzzing (hours; make -k: all, whatever fails)
 
 soak-tests: setup-soak binaries bin/buildkitd bin/oci-conformance bin/samples bin/cosign bin/gitea
 	examples/bases --fetch all
@@ -99,6 +99,10 @@ soak-vm: setup-soak binaries
 
 soak-systemd: setup-soak binaries
 	.ci/systemd/run
+
+soak-debian: setup-soak binaries
+	examples/bases --fetch all
+	.ci/debian/run
 
 soak-fuzz: setup-soak
 	.ci/fuzz $(FUZZTIME)

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"slipway/internal/ledger"
+	"slipway/internal/need"
 	"slipway/internal/store"
 	"slipway/pipeline"
 )
@@ -19,7 +20,7 @@ import (
 func clientFor(t *testing.T, env []string) func(args ...string) (out string, code int) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "slipway")
-	if out, err := exec.Command("go", "build", "-tags", "client", "-o", path, ".").CombinedOutput(); err != nil {
+	if out, err := exec.Command(need.Tool(t, "go"), "build", "-tags", "client", "-o", path, ".").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	return func(args ...string) (string, int) {
@@ -71,6 +72,7 @@ func TestClientHasNoRoot(t *testing.T) {
 
 // What the client does through a server it does as slipway itself.
 func TestClientOfServer(t *testing.T) {
+	need.Tool(t, "go")
 	v := newServed(t)
 	v.env = append(v.env, "SLIPWAY_KEEP_FAILED=10m")
 	v.start(t)

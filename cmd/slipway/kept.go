@@ -5,9 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
-	"maps"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -57,15 +55,6 @@ func onlyRun(all []runner.Frozen, name string) (id string) {
 		id = run
 	}
 	return id
-}
-
-// noTest says which tests a run has instead of one.
-func noTest(run store.Run, task string) error {
-	has := slices.Sorted(maps.Keys(testsOf(run)))
-	if len(has) == 0 {
-		return fmt.Errorf("run %s has no test %q, nor any other", run.ID, task)
-	}
-	return fmt.Errorf("run %s has no test %q; it has %s", run.ID, task, strings.Join(has, ", "))
 }
 
 func whyNotKept(run store.Run, task string) error {

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"regexp"
 	"slices"
@@ -203,6 +204,15 @@ func testsOf(run store.Run) map[string]store.Test {
 		}
 	}
 	return all
+}
+
+// noTest says which tests a run has instead of one.
+func noTest(run store.Run, task string) error {
+	has := slices.Sorted(maps.Keys(testsOf(run)))
+	if len(has) == 0 {
+		return fmt.Errorf("run %s has no test %q, nor any other", run.ID, task)
+	}
+	return fmt.Errorf("run %s has no test %q; it has %s", run.ID, task, strings.Join(has, ", "))
 }
 
 var notInNames = regexp.MustCompile(`[^a-z0-9]+`)
