@@ -15,6 +15,9 @@ SECCOMP_TAGS := seccomp netgo osusergo
 STATIC := CGO_ENABLED=1 go build -trimpath -buildvcs=false -tags "$(SECCOMP_TAGS)"
 PURE   := CGO_ENABLED=0 go build -trimpath -buildvcs=false
 
+# Where slipway, its helpers and buildkitd are built: those for another architecture not here.
+BIN := bin
+
 # What `make test` insists on: where one is missing the test fails instead of skipping.
 # internal/floors checks that every name a test asks for stands here, or below.
 REQUIRE := root,go,curl,sandbox,slipway-sandbox,buildkit,buildkitd,runc,netns,busybox,mmdebstrap,skopeo,umoci,btrfs,docker-registry,oci-conformance,xfs,mariadb,postgres,openssl,webhook-samples,slipway,dockerd,docker,docker-compose,nsenter
@@ -29,7 +32,7 @@ CLIENTS := darwin windows
 
 TOOL := go tool -modfile=.ci/tools/go.mod
 
-.PHONY: help build demo test check bench soak soak-tests soak-vm soak-systemd soak-debian soak-fuzz release clean setup-% binaries helpers
+.PHONY: help build demo test check bench soak soak-tests soak-vm soak-arm64 soak-systemd soak-debian soak-fuzz release clean setup-% binaries helpers
 
 help: ## say what the targets do
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -37,15 +40,15 @@ help: ## say what the targets do
 build: setup-build binaries ## build slipway and its helpers into bin/
 
 binaries: helpers
-	$(PURE) -ldflags "$(LDFLAGS)" -o bin/slipway ./cmd/slipway
+	$(PURE) -ldflags "$(LDFLAGS)" -o $(BIN)/slipway ./cmd/slipway
 
 helpers:
-	$(STATIC) -ldflags "$(LDFLAGS) -extldflags -static" -o bin/slipway-sandbox ./cmd/slipway-sandbox
-	$(PURE) -ldflags "-s -w" -o bin/slipway-agent ./cmd/slipway-agent
-	$(STATIC) -ldflags "-s -w -extldflags -static" -o bin/slipway-runc github.com/opencontainers/runc
+	$(STATIC) -ldflags "$(LDFLAGS) -extldflags -static" -o $(BIN)/slipway-sandbox ./cmd/slipway-sandbox
+	$(PURE) -ldflags "-s -w" -o $(BIN)/slipway-agent ./cmd/slipway-agent
+	$(STATIC) -ldflags "-s -w -extldflags -static" -o $(BIN)/slipway-runc github.com/opencontainers/runc
 
 # Another machine's builder, for the tests of --builder: BuildKit's own program, from its module.
-bin/buildkitd: .ci/buildkitd/go.mod
+$(BIN)/buildkitd: .ci/buildkitd/go.mod
 	CGO_ENABLED=0 go build -modfile=.ci/buildkitd/go.mod -trimpath -buildvcs=false -ldflags "-s -w" -o $@ github.com/moby/buildkit/cmd/buildkitd
 
 # The OCI's own test of a registry, from its module.
@@ -87,7 +90,7 @@ check: setup-check ## format, lint, vet, tidiness of go.mod, floors, clients for
 bench: setup-bench binaries bin/crane ## measure slipway against docker, podman and others on this machine (internal/bench)
 	internal/bench/run
 
-soak: soak-tests soak-vm soak-systemd soak-debian soak-fuzz ## the long trials, with full counts: kills, races, fuzzing (hours; make -k: all, whatever fails)
+soak: soak-tests soak-vm soak-arm64 soak-systemd soak-debian soak-fuzz ## the long trials, with full counts: kills, races, fuzzing (hours; make -k: all, whatever fails)
 
 soak-tests: setup-soak binaries bin/buildkitd bin/oci-conformance bin/samples bin/cosign bin/gitea
 	examples/bases --fetch all
@@ -96,6 +99,10 @@ soak-tests: setup-soak binaries bin/buildkitd bin/oci-conformance bin/samples bi
 soak-vm: setup-soak binaries
 	examples/bases --fetch hello
 	runner/testdata/vm/run
+
+soak-arm64: setup-soak binaries
+	examples/bases --fetch hello
+	VM_ARCH=arm64 runner/testdata/vm/run
 
 soak-systemd: setup-soak binaries
 	.ci/systemd/run

@@ -53,7 +53,7 @@ func main() {
 		}},
 		{"mknod", func() (uintptr, uintptr, syscall.Errno) {
 			path := []byte("/tmp/disk\x00")
-			return syscall.Syscall(unix.SYS_MKNOD, uintptr(unsafe.Pointer(&path[0])), unix.S_IFBLK|0o600, 8<<8)
+			return syscall.Syscall6(unix.SYS_MKNODAT, 0, uintptr(unsafe.Pointer(&path[0])), unix.S_IFBLK|0o600, 8<<8, 0, 0)
 		}},
 		{"open_by_handle_at", func() (uintptr, uintptr, syscall.Errno) { return syscall.Syscall(unix.SYS_OPEN_BY_HANDLE_AT, 0, p, 0) }},
 	} {
