@@ -15,6 +15,7 @@ import (
 	"slipway/runner"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
 )
 
 func TestMain(m *testing.M) {
@@ -41,6 +42,7 @@ func TestStories(t *testing.T) {
 			e.Defer(func() { thawAll(t, filepath.Join(e.WorkDir, "root", "runner")) })
 			return busyboxTar(filepath.Join(e.WorkDir, "busybox.tar"))
 		},
+		Condition: kernelHas,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits":    exits,
 			"nobody":   nobody,
@@ -56,6 +58,20 @@ func TestStories(t *testing.T) {
 			"pipeline": pipelineWith,
 		},
 	})
+}
+
+// kernelHas is the condition tmpfs-root: a root can be on a tmpfs, as from Linux 6.3 on.
+func kernelHas(what string) (bool, error) {
+	if what != "tmpfs-root" {
+		return false, fmt.Errorf("no condition %q", what)
+	}
+	var u unix.Utsname
+	var major, minor int
+	if err := unix.Uname(&u); err != nil {
+		return false, err
+	}
+	_, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor)
+	return major > 6 || major == 6 && minor >= 3, err
 }
 
 // thawAll removes what a story that failed half way has kept.

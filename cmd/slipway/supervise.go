@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"slipway/internal/doctor"
 	"slipway/internal/helpers"
@@ -93,25 +94,44 @@ func (g *globals) openLiveRunner(ctx context.Context) (*runner.Runner, error) {
 
 func (g *globals) stopSupervisor(ctx context.Context) error {
 	c := supervise.Dial(g.liveDir())
+	process, err := c.Process()
+	if errors.Is(err, supervise.ErrNotRunning) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer process.Close()
 	if err := c.Stop(ctx); errors.Is(err, supervise.ErrNotRunning) {
 		return nil
 	} else if err != nil {
 		return err
 	}
-	return g.awaitSupervisor(ctx, c, false)
+	ended := []unix.PollFd{{Fd: int32(process.Fd()), Events: unix.POLLIN}}
+	for deadline := time.Now().Add(supervisorPatience); ; {
+		n, err := unix.Poll(ended, 10)
+		switch {
+		case n > 0:
+			return nil
+		case err != nil && !errors.Is(err, unix.EINTR):
+			return fmt.Errorf("wait for the supervisor: %w", err)
+		case ctx.Err() != nil || time.Now().After(deadline):
+			return fmt.Errorf("the supervisor takes too long to end; its log is %s", g.superviseLog())
+		}
+	}
 }
 
 // supervisorPatience is how long a supervisor may take to answer, or to end:
 // containers get their grace.
 const supervisorPatience = time.Minute
 
-// awaitSupervisor waits until the supervisor answers, or does no more.
-func (g *globals) awaitSupervisor(ctx context.Context, c *supervise.Client, up bool) error {
+// awaitSupervisor waits until the supervisor answers.
+func (g *globals) awaitSupervisor(ctx context.Context, c *supervise.Client) error {
 	ctx, cancel := context.WithTimeout(ctx, supervisorPatience)
 	defer cancel()
 	for {
 		_, err := c.Status(ctx)
-		if up && err == nil || !up && errors.Is(err, supervise.ErrNotRunning) {
+		if err == nil {
 			return nil
 		}
 		select {
@@ -168,14 +188,14 @@ func (g *globals) supervisor(ctx context.Context) (*supervise.Client, error) {
 	await := make(chan error, 1)
 	waiting, cancel := context.WithCancel(ctx)
 	defer cancel()
-	go func() { await <- g.awaitSupervisor(waiting, c, true) }()
+	go func() { await <- g.awaitSupervisor(waiting, c) }()
 	select {
 	case err := <-await:
 		return c, err
 	case err := <-ended:
 		late, stop := context.WithTimeout(ctx, 5*time.Second)
 		defer stop()
-		if werr := g.awaitSupervisor(late, c, true); werr != nil {
+		if werr := g.awaitSupervisor(late, c); werr != nil {
 			return nil, fmt.Errorf("the supervisor did not start (%w); its log is %s", errors.Join(err, werr), g.superviseLog())
 		}
 		return c, nil

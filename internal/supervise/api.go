@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // The supervisor is spoken to in HTTP on a socket that root alone can open:
@@ -184,7 +186,10 @@ func follow(w io.Writer, path string, offset int64) int64 {
 }
 
 // Client speaks to the supervisor of a root, from any process.
-type Client struct{ http *http.Client }
+type Client struct {
+	http   *http.Client
+	socket string
+}
 
 // ErrNotRunning is a root whose supervisor does not run.
 var ErrNotRunning = errors.New("the supervisor of this root does not run")
@@ -193,7 +198,7 @@ var ErrNotRunning = errors.New("the supervisor of this root does not run")
 // connected yet.
 func Dial(dir string) *Client {
 	path := state(dir).socket()
-	return &Client{&http.Client{Transport: &http.Transport{
+	return &Client{socket: path, http: &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
@@ -318,6 +323,33 @@ func (c *Client) Logs(ctx context.Context, project, container string, tail int, 
 		return nil //nolint:nilerr // whoever followed has seen enough
 	}
 	return err
+}
+
+// Process is a file of the supervisor's process, pidfd_open(2): it can be read once that
+// has ended. ErrNotRunning: there is none.
+func (c *Client) Process() (*os.File, error) {
+	conn, err := net.Dial("unix", c.socket)
+	if err != nil {
+		return nil, fmt.Errorf("%w (%w)", ErrNotRunning, err)
+	}
+	defer conn.Close()
+	raw, err := conn.(*net.UnixConn).SyscallConn() //nolint:forcetypeassert // of a unix socket
+	if err != nil {
+		return nil, err
+	}
+	pidfd := -1
+	cerr := raw.Control(func(fd uintptr) {
+		var peer *unix.Ucred
+		if peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil && peer.Pid == 0 {
+			err = errors.New("it is in another PID namespace; ask there")
+		} else if err == nil {
+			pidfd, err = unix.PidfdOpen(int(peer.Pid), 0)
+		}
+	})
+	if err := errors.Join(err, cerr); err != nil {
+		return nil, fmt.Errorf("find the supervisor's process: %w", err)
+	}
+	return os.NewFile(uintptr(pidfd), "supervisor"), nil
 }
 
 // Stop ends the supervisor and all containers. What was to run is started by the next one.
