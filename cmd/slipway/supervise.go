@@ -102,9 +102,7 @@ func (g *globals) stopSupervisor(ctx context.Context) error {
 		return err
 	}
 	defer process.Close()
-	if err := c.Stop(ctx); errors.Is(err, supervise.ErrNotRunning) {
-		return nil
-	} else if err != nil {
+	if err := c.Stop(ctx); err != nil && !errors.Is(err, supervise.ErrNotRunning) { // it is ending already
 		return err
 	}
 	ended := []unix.PollFd{{Fd: int32(process.Fd()), Events: unix.POLLIN}}
