@@ -25,14 +25,14 @@ KNOWN := suppressions=$(CURDIR)/.ci/race.known
 
 # What depends on the kernel alone and may be lacking on a supported one, and what only
 # `make soak` builds, and insists on.
-MAYSKIP := btrfs-quota,cosign,gitea
+MAYSKIP := btrfs-quota,tmpfs-root,cosign,gitea
 
 # Where slipway is the client of a server, without sandboxes.
 CLIENTS := darwin windows
 
 TOOL := go tool -modfile=.ci/tools/go.mod
 
-.PHONY: help build demo test check bench soak soak-tests soak-vm soak-arm64 soak-systemd soak-debian soak-fuzz release clean setup-% binaries helpers
+.PHONY: help build demo test check bench soak soak-tests soak-vm soak-arm64 soak-systemd soak-debian soak-fuzz release clean setup-% binaries helpers bases
 
 help: ## say what the targets do
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -67,6 +67,9 @@ bin/crane: .ci/crane/go.mod
 bin/gitea: .ci/gitea/go.mod
 	CGO_ENABLED=1 go build -modfile=.ci/gitea/go.mod -trimpath -buildvcs=false -tags "sqlite sqlite_unlock_notify" -ldflags "-s -w" -o $@ code.gitea.io/gitea
 
+bases:
+	examples/bases --fetch all
+
 # Webhooks that others recorded, for internal/forge to answer.
 bin/samples: .ci/samples/fetch .ci/samples/go.mod
 	.ci/samples/fetch $@
@@ -75,8 +78,7 @@ demo: setup-examples binaries ## build, then run the pipeline of examples/hello 
 	examples/bases hello
 	bin/slipway run pipeline examples/hello
 
-test: setup-test binaries bin/buildkitd bin/oci-conformance bin/samples ## run every test, as CI does: race detector on, nothing skipped
-	examples/bases --fetch all
+test: setup-test binaries bin/buildkitd bin/oci-conformance bin/samples bases ## run every test, as CI does: race detector on, nothing skipped
 	PATH="$(CURDIR)/bin:$$PATH" GORACE=$(KNOWN) SLIPWAY_REQUIRE=$(REQUIRE) go test -race -tags seccomp -timeout 30m ./...
 
 check: setup-check ## format, lint, vet, tidiness of go.mod, floors, clients for other systems
@@ -92,23 +94,21 @@ bench: setup-bench binaries bin/crane ## measure slipway against docker, podman 
 
 soak: soak-tests soak-vm soak-arm64 soak-systemd soak-debian soak-fuzz ## the long trials, with full counts: kills, races, fuzzing (hours; make -k: all, whatever fails)
 
-soak-tests: setup-soak binaries bin/buildkitd bin/oci-conformance bin/samples bin/cosign bin/gitea
-	examples/bases --fetch all
+soak-tests: setup-soak binaries bin/buildkitd bin/oci-conformance bin/samples bin/cosign bin/gitea bases
 	PATH="$(CURDIR)/bin:$$PATH" SLIPWAY_SOAK=1 GORACE=$(KNOWN) SLIPWAY_REQUIRE=$(REQUIRE),cosign,gitea go test -race -tags seccomp -timeout 6h -p 1 ./...
 
-soak-vm: setup-soak binaries
-	examples/bases --fetch hello
+soak-vm soak-arm64 soak-systemd soak-debian: setup-soak bases
+
+soak-vm:
 	runner/testdata/vm/run
 
-soak-arm64: setup-soak binaries
-	examples/bases --fetch hello
+soak-arm64:
 	VM_ARCH=arm64 runner/testdata/vm/run
 
-soak-systemd: setup-soak binaries
+soak-systemd:
 	.ci/systemd/run
 
-soak-debian: setup-soak binaries
-	examples/bases --fetch all
+soak-debian:
 	.ci/debian/run
 
 soak-fuzz: setup-soak
